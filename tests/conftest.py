@@ -1,0 +1,12 @@
+from collections.abc import Iterator
+
+import pytest
+
+from .sandbox import Sandbox
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox that approves a sign-in at its first poll."""
+    with Sandbox(pending=0, interval=1) as sandbox:
+        yield sandbox

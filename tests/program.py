@@ -1,0 +1,78 @@
+"""Runs a program in the sandbox, as its user does: in a process of its own."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from .sandbox import Sandbox
+
+ROOT = Path(__file__).resolve().parents[1]
+GET_USER = str(ROOT / "get_user.py")
+
+PATIENCE = 120.0
+"""Seconds after which a program that should have ended counts as hanging."""
+
+Variables = Mapping[str, str | None]
+"""Environment variables to set, or, with None, to leave out."""
+
+
+def environment(sandbox: Sandbox, variables: Variables) -> dict[str, str]:
+    """Returns the sandbox's environment with `variables` applied."""
+    changed = {**sandbox.environment, **variables}
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+def run(
+    sandbox: Sandbox,
+    *command: str,
+    variables: Variables | None = None,
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python COMMAND`, by default get_user.py, to its end.
+
+    Raises subprocess.TimeoutExpired if it hangs.
+    """
+    result = subprocess.run(
+        [sys.executable, *(command or [GET_USER])],
+        cwd=cwd,
+        env=environment(sandbox, variables or {}),
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+    )
+    for secret in sandbox.secrets:
+        assert secret not in result.stdout + result.stderr, "a secret was printed"
+    return result
+
+
+@contextmanager
+def started(
+    sandbox: Sandbox,
+    *command: str,
+    variables: Variables | None = None,
+    encoding: str = "utf-8",
+) -> Iterator[subprocess.Popen[str]]:
+    """Starts `python COMMAND`, by default get_user.py, with stdout and stderr as pipes.
+
+    It is killed at the end of the `with` block or when it hangs, so that no read waits forever.
+    """
+    with subprocess.Popen(
+        [sys.executable, *(command or [GET_USER])],
+        env=environment(sandbox, variables or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding=encoding,
+    ) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
