@@ -423,13 +423,15 @@ def test_it_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     threads = threading.active_count()
     with Sandbox() as sandbox:
         port = int(sandbox.address.rpartition(":")[2])
-        # One connection of each kind is still open when the sandbox ends.
+        # A connection of each kind is still open when the sandbox ends.
         sandbox.replace("me", Answer(fault=Fault.SILENT))
         client = client_of(sandbox)
         with pytest.raises(httpx.TimeoutException):
             client.get(ME, timeout=0.2)
         client.get(ME)
         lingering = socket.create_connection(("127.0.0.1", port))
+        lingering.sendall(f"CONNECT {GRAPH_HOST}:443 HTTP/1.1\r\n\r\n".encode())
+        assert lingering.recv(100).startswith(b"HTTP/1.1 200 ")
         assert list(tmp_path.iterdir())
     client.close()
     lingering.close()

@@ -22,26 +22,25 @@ class Tunnel:
         self._left: int | None = None
 
     async def carry(self, client: asyncio.StreamReader, server: asyncio.StreamReader) -> None:
-        """Carries bytes both ways until one side ends."""
-        try:
-            await asyncio.gather(self._upstream(client), self._downstream(server))
-        finally:
-            self.close()
+        """Carries bytes both ways until the server has ended its side, which it does last."""
+        await asyncio.gather(self._upstream(client), self._downstream(server))
 
     async def _upstream(self, client: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
             while data := await client.read(65536):
                 self._server.write(data)
                 await self._server.drain()
-        self.close()
+        self._server.write_eof()
 
     async def _downstream(self, server: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
-            while self._left != 0 and (data := await server.read(65536)):
+            while data := await server.read(65536):
                 if self._left is not None:
                     data = data[: self._left]
                     self._left -= len(data)
                 self._client.write(data)
+                if self._left == 0:
+                    self.close()
                 await self._client.drain()
         self.close()
 
@@ -50,14 +49,12 @@ class Tunnel:
         self._left = size
 
     def close(self) -> None:
-        """Ends the connection in order, on both sides."""
+        """Ends the connection in order, on the client's side; the server's follows."""
         self._client.close()
-        self._server.close()
 
     def reset(self) -> None:
-        """Ends the connection with a TCP reset on the client's side."""
+        """Ends the connection with a TCP reset, on the client's side; the server's follows."""
         reset(self._client)
-        self._server.close()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -68,7 +65,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 class Proxy:
-    """The proxy: `handle` serves one connection of asyncio.start_server.
+    """The proxy: `accept` serves the connections of an asyncio.start_server.
 
     `ports` has the local port of each host that is played here. `replaced(host)` returns the answer
     to give to a CONNECT instead of carrying it, or None. `record` gets every refused request.
@@ -84,38 +81,39 @@ class Proxy:
         self._replaced = replaced
         self._record = record
         self._tunnels: dict[int, Tunnel] = {}
-        self._clients: set[asyncio.Task[None] | None] = set()
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def tunnel(self, port: int) -> Tunnel:
         """Returns the tunnel whose connection a server sees coming from the local `port`."""
         return self._tunnels[port]
 
-    def close(self) -> None:
-        """Ends every connection."""
-        for client in self._clients:
-            if client:
-                client.cancel()
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serves one client; CONNECT is https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6."""
-        task = asyncio.current_task()
-        self._clients.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                head = await reader.readuntil(b"\r\n\r\n")
-                method, target, _ = head.decode("latin-1").split(" ", 2)
-                url = urlsplit(f"//{target}" if method == "CONNECT" else target)
-                host = url.hostname or ""
-                if method != "CONNECT" or host not in self._ports or url.port != 443:
-                    self._record(Request("", host, method, url.path))
-                    await _respond(writer, Answer(HTTPStatus.FORBIDDEN))
-                elif answer := self._replaced(host):
-                    await self._replace(answer, reader, writer)
-                else:
-                    await self._connect(self._ports[host], reader, writer)
-        finally:
+    async def close(self) -> None:
+        """Ends every connection, and returns when the servers have ended theirs."""
+        for writer in self._clients.values():
             writer.close()
-            self._clients.discard(task)
+        await asyncio.gather(*self._clients)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serves one client: what asyncio.start_server calls for each connection."""
+        # A coroutine in this place could be cancelled before it begins, and close nothing.
+        client = asyncio.create_task(self._serve(reader, writer))
+        self._clients[client] = writer
+        client.add_done_callback(lambda client: self._clients.pop(client).close())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            method, target, _ = head.decode("latin-1").split(" ", 2)
+            # https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
+            url = urlsplit(f"//{target}" if method == "CONNECT" else target)
+            host = url.hostname or ""
+            if method != "CONNECT" or host not in self._ports or url.port != 443:
+                self._record(Request("", host, method, url.path))
+                await _respond(writer, Answer(HTTPStatus.FORBIDDEN))
+            elif answer := self._replaced(host):
+                await self._replace(answer, reader, writer)
+            else:
+                await self._connect(self._ports[host], reader, writer)
 
     async def _connect(
         self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -127,13 +125,14 @@ class Proxy:
             await _respond(writer, Answer())
             await tunnel.carry(reader, server_reader)
         finally:
-            tunnel.close()
+            server_writer.close()
             del self._tunnels[local_port]
 
     async def _replace(
         self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        await asyncio.sleep(answer.delay)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(reader.read(), answer.delay)
         match answer.fault:
             case Fault.RESET:
                 reset(writer)
@@ -141,8 +140,7 @@ class Proxy:
                 await _respond(writer, Answer(HTTPStatus.BAD_GATEWAY))
             case Fault.SILENT:
                 await _respond(writer, Answer())
-                while await reader.read(65536):
-                    pass
+                await reader.read()
             case Fault.CUT_OFF:
                 pass
             case None:

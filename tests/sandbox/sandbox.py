@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import chain, cycle, repeat
 from pathlib import Path
 from types import TracebackType
@@ -207,14 +207,14 @@ class Sandbox:
                 app = Starlette(routes=list(self._routes(host, service, proxy)))
                 serving = serve(cast(Framework, app), config, shutdown_trigger=stop.wait)
                 servers.append(asyncio.create_task(serving))
-            front = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
+            front = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
             started.set_result(front.sockets[0].getsockname()[1])
         except BaseException as error:
             started.set_exception(error)
             raise
         await stop.wait()
         front.close()
-        proxy.close()
+        await proxy.close()
         await asyncio.gather(*servers)
 
     def _routes(self, host: str, service: Service, proxy: Proxy) -> Iterator[Route]:
@@ -259,7 +259,8 @@ class _Play:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer, body = self._answer, self._answer.body
-        await asyncio.sleep(answer.delay)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_disconnected(receive), answer.delay)
         match answer.fault:
             case Fault.RESET:
                 self._tunnel.reset()
@@ -269,13 +270,17 @@ class _Play:
                 self._tunnel.cut_after(self.CUT_AFTER)
                 body += b" " * 16 * self.CUT_AFTER
         if answer.fault in (Fault.RESET, Fault.REFUSED, Fault.SILENT):
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await _disconnected(receive)
             return
         headers = {"Content-Length": str(len(body)), **answer.headers}
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
