@@ -31,11 +31,12 @@ SCOPES = ["User.Read"]
 
 
 async def get_user() -> User:
-    """Sign a person in and return the user as Microsoft Graph describes it.
+    """Sign a person in and return the user that Microsoft Graph then names.
 
     Raises ValueError for a CLIENT_ID or TENANT_ID that cannot be one, before any request;
-    azure.core.exceptions.ClientAuthenticationError if the sign-in fails; the client's ODataError
-    if Graph refuses; httpx.HTTPError if Graph cannot be reached.
+    azure.core.exceptions.ClientAuthenticationError if sign-in refuses or cannot be reached;
+    the client's ODataError if Graph refuses; httpx.HTTPError if Graph cannot be reached; and
+    Exception, as Kiota does, if its answer is not a user. Cancelled, it ends with the next poll.
     """
     if not re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", CLIENT_ID):
         raise ValueError(
@@ -55,7 +56,7 @@ async def get_user() -> User:
         )
     )
     async with credential, KiotaClientFactory.create_with_default_middleware() as http_client:
-        http_client.timeout = 20
+        http_client.timeout = 20  # seconds for each step, for the same reason
         auth_provider = AzureIdentityAuthenticationProvider(
             credential,
             scopes=SCOPES,
@@ -66,12 +67,15 @@ async def get_user() -> User:
         client = GetUserApiClient(request_adapter)
         user = await client.me.get()
     if not user or not user.id:
-        raise ValueError("Microsoft Graph answered, but not with a user.")
+        raise RuntimeError("Microsoft Graph answered, but not with a user.")
     return user
 
 
 class AsyncCredential(AsyncTokenCredential):
-    """A credential of azure-identity that Kiota can await: the event loop goes on meanwhile."""
+    """Makes a credential awaitable, so that the event loop goes on while it waits for the person.
+
+    azure.identity.aio has no DeviceCodeCredential.
+    """
 
     def __init__(self, credential: DeviceCodeCredential) -> None:
         self._credential = credential
@@ -109,16 +113,16 @@ def say(text: str, stream: TextIO) -> None:
 
 def main() -> int:
     """Greet the user who signs in; return the exit status."""
-    # asyncio.run would make Ctrl-C wait for the thread that waits for the person.
+    # asyncio.run would have Ctrl-C wait for the thread that waits for the person.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Python prints a warning that no handler takes: here the text of the exception, once more.
     for library in ("azure", "msal"):
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:
         user = asyncio.run(get_user())
-        name = f" {user.display_name}" if user.display_name else ""
+        name = f" {user.display_name}".rstrip() if user.display_name else ""
         say(f"Hello{name}, your ID is {user.id}", sys.stdout)
-    except Exception as error:  # Kiota raises the bare class for an answer that it cannot read.
+    except Exception as error:  # the bare class too: Kiota raises it if it cannot read an answer
         say(getattr(error, "message", None) or str(error) or type(error).__name__, sys.stderr)
         return 1
     return 0

@@ -19,9 +19,16 @@ Variables = Mapping[str, str | None]
 """Environment variables to set, or, with None, to leave out."""
 
 
-def environment(sandbox: Sandbox, variables: Variables) -> dict[str, str]:
-    """Returns the sandbox's environment with `variables` applied."""
-    changed = {**sandbox.environment, **variables}
+def environment(sandbox: Sandbox, variables: Variables | None = None) -> dict[str, str]:
+    """Returns the sandbox's environment with `variables` applied.
+
+    The settings of the Python that runs the tests are left out: with PYTHONUNBUFFERED, for
+    example, a missing flush would never be seen.
+    """
+    kept = {
+        name: value for name, value in sandbox.environment.items() if not name.startswith("PYTHON")
+    }
+    changed = {**kept, **(variables or {})}
     return {name: value for name, value in changed.items() if value is not None}
 
 
@@ -38,7 +45,7 @@ def run(
     result = subprocess.run(
         [sys.executable, *(command or [GET_USER])],
         cwd=cwd,
-        env=environment(sandbox, variables or {}),
+        env=environment(sandbox, variables),
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -57,14 +64,14 @@ def started(
     variables: Variables | None = None,
     encoding: str = "utf-8",
 ) -> Iterator[subprocess.Popen[str]]:
-    """Starts `python COMMAND`, by default get_user.py, with stdout and stderr as pipes.
+    """Starts `python COMMAND`, by default get_user.py, with all three streams as pipes.
 
     It is killed at the end of the `with` block or when it hangs, so that no read waits forever.
     """
     with subprocess.Popen(
         [sys.executable, *(command or [GET_USER])],
-        env=environment(sandbox, variables or {}),
-        stdin=subprocess.DEVNULL,
+        env=environment(sandbox, variables),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding=encoding,

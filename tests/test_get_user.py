@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .program import GET_USER, ROOT, run, started
+from .program import GET_USER, ROOT, environment, run, started
 from .sandbox import (
     GRAPH_HOST,
     SIGN_IN_HOST,
@@ -130,7 +130,7 @@ def test_white_space_around_the_client_id_is_dropped(sandbox: Sandbox) -> None:
     assert (result.returncode, result.stdout) == (0, GREETING)
 
 
-@pytest.mark.parametrize("name", [None, ""])
+@pytest.mark.parametrize("name", [None, "", " "])
 def test_a_user_without_a_display_name_is_greeted(name: str | None) -> None:
     with Sandbox(pending=0, user={**USER, "displayName": name}) as sandbox:
         result = run(sandbox)
@@ -159,14 +159,12 @@ def test_it_prints_any_name_on_any_terminal(encoding: str, printed: str) -> None
 
 
 def test_a_name_cannot_take_over_the_terminal() -> None:
-    name = "Ada\x1b[2J\x1b]0;owned\x07\r\nHello root\u202e\u2066\x9b"
+    name = " Ada\x1b[2J\x07\r\n\tHello\u2028root\u202e\u2066\x9b"
     with Sandbox(pending=0, user={**USER, "displayName": name}) as sandbox:
         result = run(sandbox)
 
-    assert result.returncode == 0
-    assert result.stdout.count("\n") == 1
-    assert result.stdout[:-1].isprintable()
-    assert "Hello root" in result.stdout
+    printed = "Ada\ufffd[2J\ufffd Hello root\ufffd\ufffd\ufffd"
+    assert (result.returncode, result.stdout) == (0, f"Hello {printed}, your ID is {USER['id']}\n")
 
 
 def test_the_prompt_says_until_when_the_code_is_valid_in_local_time(sandbox: Sandbox) -> None:
@@ -191,7 +189,7 @@ def test_the_prompt_is_in_a_file_before_the_first_poll(tmp_path: Path) -> None:
     path = tmp_path / "stderr"
     with Sandbox(pending=None) as sandbox, path.open("w") as stderr:
         command = [sys.executable, GET_USER]
-        with subprocess.Popen(command, env=sandbox.environment, stderr=stderr) as process:
+        with subprocess.Popen(command, env=environment(sandbox), stderr=stderr) as process:
             try:
                 sandbox.wait_for("token")
                 assert PROMPT.fullmatch(path.read_text())
@@ -343,18 +341,13 @@ asyncio.run(main())
 
 
 def test_a_cancelled_sign_in_stops_polling_and_closes_what_it_opened() -> None:
-    with Sandbox(pending=None, interval=1) as sandbox:
-        command = [sys.executable, "-X", "dev", "-W", "always", "-c", CANCELLED]
-        with subprocess.Popen(
-            command,
-            env={**sandbox.environment, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            sandbox.wait_for("token")
-            stdout, stderr = process.communicate("cancel\n", timeout=60)
+    command = ["-X", "dev", "-W", "always", "-c", CANCELLED]
+    with (
+        Sandbox(pending=None, interval=1) as sandbox,
+        started(sandbox, *command, variables={"PYTHONPATH": str(ROOT)}) as process,
+    ):
+        sandbox.wait_for("token")
+        stdout, stderr = process.communicate("cancel\n", timeout=60)
 
     assert (process.returncode, stdout) == (0, "cancelled\n")
     assert "ResourceWarning" not in stderr
@@ -371,6 +364,15 @@ def test_a_network_that_swallows_everything_ends_in_a_message(sandbox: Sandbox, 
     assert message.strip()
     assert message.count("\n") <= 2
     assert "Traceback" not in message
+
+
+def test_connecting_to_sign_in_is_tried_twice_only(sandbox: Sandbox) -> None:
+    # Where packets are swallowed, each try waits for every one of its addresses.
+    sandbox.replace(SIGN_IN_HOST, Answer(fault=Fault.REFUSED), times=None)
+    result = run(sandbox)
+
+    assert result.returncode == 1
+    assert [request.method for request in sandbox.requests] == ["CONNECT", "CONNECT"]
 
 
 @pytest.mark.parametrize(
@@ -401,7 +403,7 @@ def test_a_full_disk_behind_stdout_is_told(sandbox: Sandbox) -> None:
         result = subprocess.run(
             [sys.executable, GET_USER],
             check=False,
-            env=sandbox.environment,
+            env=environment(sandbox),
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

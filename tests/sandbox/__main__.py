@@ -27,7 +27,8 @@ def main() -> int:
     options = parser.parse_args()
 
     print(NOTICE, file=sys.stderr, flush=True)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for name in {"SIGHUP", "SIGTERM"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
     try:
         with Sandbox() as sandbox:
             return run([sys.executable, options.script, *options.arguments], sandbox.environment)

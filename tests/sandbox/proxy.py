@@ -68,7 +68,8 @@ class Proxy:
     """The proxy: `accept` serves the connections of an asyncio.start_server.
 
     `ports` has the local port of each host that is played here. `replaced(host)` returns the answer
-    to give to a CONNECT instead of carrying it, or None. `record` gets every refused request.
+    to give to a CONNECT instead of carrying it, or None. `record` gets every request that is not
+    carried.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Proxy:
                 self._record(Request("", host, method, url.path))
                 await _respond(writer, Answer(HTTPStatus.FORBIDDEN))
             elif answer := self._replaced(host):
+                self._record(Request(host, host, method, url.path))
                 await self._replace(answer, reader, writer)
             else:
                 await self._connect(self._ports[host], reader, writer)

@@ -36,9 +36,9 @@ OIDC_SCOPES = {"offline_access", "openid", "profile"}
 class Request:
     """One request as it arrived.
 
-    `endpoint` is the name of the answer it asked for ("discovery", "devicecode", "token", "me" or
-    "instance"), or "" for anything else. Header names are in lower case. A host that the sandbox
-    does not play shows as a request with the method CONNECT.
+    `endpoint` is the name of the answer it asked for: "discovery", "devicecode", "token", "me",
+    "instance", a host name if it is a CONNECT that got a replaced answer, or "" for anything else,
+    a CONNECT to a host that the sandbox does not play included. Header names are in lower case.
     """
 
     endpoint: str
