@@ -5,17 +5,22 @@ Run it with `python3 get_user.py`, or await `get_user()` in a program of your ow
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import re
 import signal
+import ssl
 import sys
+import urllib.request
 from datetime import datetime
 from typing import Any, TextIO
 
 from azure.core.credentials import AccessToken
 from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import DeviceCodeCredential
+from kiota_abstractions.api_error import APIError
 from kiota_authentication_azure.azure_identity_authentication_provider import (
     AzureIdentityAuthenticationProvider,
 )
@@ -43,6 +48,8 @@ async def get_user() -> User:
             "The client ID is not a GUID: set AZURE_CLIENT_ID to the Application (client) ID that "
             "the Overview page of your app registration shows at https://entra.microsoft.com."
         )
+    if not re.fullmatch(r"[\w.-]+", TENANT_ID, re.ASCII):
+        raise ValueError(HINTS["tenant"])
     credential = AsyncCredential(
         DeviceCodeCredential(
             CLIENT_ID,
@@ -67,15 +74,12 @@ async def get_user() -> User:
         client = GetUserApiClient(request_adapter)
         user = await client.me.get()
     if not user or not user.id:
-        raise RuntimeError("Microsoft Graph answered, but not with a user.")
+        raise LookupError("it does not describe a user")
     return user
 
 
 class AsyncCredential(AsyncTokenCredential):
-    """Makes a credential awaitable, so that the event loop goes on while it waits for the person.
-
-    azure.identity.aio has no DeviceCodeCredential.
-    """
+    """DeviceCodeCredential for asyncio: the event loop goes on while it waits for the person."""
 
     def __init__(self, credential: DeviceCodeCredential) -> None:
         self._credential = credential
@@ -92,13 +96,14 @@ class AsyncCredential(AsyncTokenCredential):
 
 def show_prompt(verification_uri: str, user_code: str, expires_on: datetime) -> None:
     """Tell the person where to enter which code, and until what local time."""
-    until = expires_on.astimezone().strftime("%H:%M")
     prompt = f"To sign in, open {verification_uri} and enter the code {user_code}"
-    say(f"{prompt} (valid until {until}).", sys.stderr)
+    say(f"{prompt} (valid until {expires_on.astimezone():%H:%M}).", sys.stderr)
 
 
 def say(text: str, stream: TextIO) -> None:
     """Write text as one line of characters that can be printed, whatever the stream's encoding."""
+    if not stream:  # print would write to the other one
+        raise OSError("the stream to print on is closed")
     text = " ".join(text.split())
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     encoded = line.encode(stream.encoding, "backslashreplace")
@@ -112,7 +117,7 @@ def say(text: str, stream: TextIO) -> None:
 
 
 def main() -> int:
-    """Greet the user who signs in; return the exit status."""
+    """Greet the user who signs in, or say why not; return the exit status."""
     # asyncio.run would have Ctrl-C wait for the thread that waits for the person.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Python prints a warning that no handler takes: here the text of the exception, once more.
@@ -123,9 +128,74 @@ def main() -> int:
         name = f" {user.display_name}".rstrip() if user.display_name else ""
         say(f"Hello{name}, your ID is {user.id}", sys.stdout)
     except Exception as error:  # the bare class too: Kiota raises it if it cannot read an answer
-        say(getattr(error, "message", None) or str(error) or type(error).__name__, sys.stderr)
+        for line in explain(error):
+            say(line, sys.stderr)
         return 1
     return 0
+
+
+# What to do, by AADSTS number, OAuth 2.0 error code or, where no code is kept, by cause.
+HINTS = {
+    "50059": "Set AZURE_TENANT_ID to your Directory (tenant) ID, and check AZURE_CLIENT_ID.",
+    "50076": "Run it again, and sign in with multi-factor authentication.",
+    "50194": "Set AZURE_TENANT_ID to the Directory (tenant) ID of your app registration.",
+    "53003": "Ask an administrator to allow device codes, or use another credential.",
+    "65001": "Run it again and consent, or ask an administrator to consent.",
+    "700016": "Set AZURE_CLIENT_ID to the Application (client) ID, not the Object ID, and "
+    "AZURE_TENANT_ID to its tenant.",
+    "7000218": "Set Allow public client flows to Yes in the app registration; add no secret.",
+    "authorization_declined": "Run it again, and approve the sign-in.",
+    "expired_token": "Run it again, and sign in before the code expires.",
+    "tenant": f"Set AZURE_TENANT_ID, now {TENANT_ID!r}, to your Directory (tenant) ID or common.",
+    "CA": "If your network inspects TLS, name its CA file in REQUESTS_CA_BUNDLE (for sign-in) and "
+    "in SSL_CERT_FILE (for Microsoft Graph).",
+}
+
+
+def explain(error: Exception) -> list[str]:
+    """Return what happened, in the original words, and, if that is certain, what to do about it."""
+    link: BaseException | None = error
+    cause: BaseException = error.__cause__ or error
+    while link and not isinstance(cause, TimeoutError):  # down to what the network said
+        cause = link if isinstance(link, OSError) else cause
+        link = link.__cause__ or link.__context__ or getattr(link, "inner_exception", None)
+    keys = ["CA"] if isinstance(cause, (ssl.SSLCertVerificationError, FileNotFoundError)) else []
+    side, host = "Microsoft Graph", "graph.microsoft.com"
+    if isinstance(error, ClientAuthenticationError):
+        side, host = "Sign-in", "login.microsoftonline.com"
+    proxy = " through the proxy" if urllib.request.getproxies().get("https") else ""
+    # MSAL's RuntimeError and str() of azure-core's exceptions include the whole of an answer.
+    said = "" if isinstance(cause, RuntimeError) else getattr(cause, "message", None) or str(cause)
+    parts = [f"no usable answer from {host}{proxy}", type(cause).__name__, said]
+    text = ": ".join(part for part in parts if part)
+    match error:
+        case ClientAuthenticationError(__cause__=None, response=None):
+            text = error.message.removesuffix(": None")
+            keys = re.findall(r"AADSTS(\d+)", text) or ["expired_token"]
+        case ClientAuthenticationError(__cause__=None, response=response) if response:
+            body: dict[str, object] = {}
+            with contextlib.suppress(TypeError, ValueError):  # it may not be an OAuth 2.0 error
+                body = dict(json.loads(response.text()))
+            said = body.get("error_description") or body.get("error")
+            text = f"{said or f'HTTP {response.status_code}'}"
+            keys = re.findall(r"\w+", f"{body.get('error_codes')} {body.get('error')}")
+        case ClientAuthenticationError(__cause__=ValueError(__context__=ValueError() as reason)):
+            # MSAL says the same of a refused tenant, whose AADSTS text it drops, and of a web page.
+            keys = ["tenant"] if type(reason) is ValueError and TENANT_ID != "common" else []
+        case APIError():
+            main = getattr(error, "error", None)
+            inner = main and main.additional_data.get("innerError")
+            sent = inner if isinstance(inner, dict) else {}
+            request_id = sent.get("request-id") or (error.response_headers or {}).get("request-id")
+            text = f"HTTP {error.response_status_code}"
+            for part in (main and main.code, error.primary_message):
+                text += f", {part}" if part else ""
+            text += f", request ID {request_id}" if request_id else ""
+        case OSError():
+            side, text = "This machine", str(error)
+        case ValueError() if type(error) is ValueError:
+            return [str(error)]
+    return [f"{side}: {text}", *(HINTS[key] for key in keys if key in HINTS)][:2]
 
 
 if __name__ == "__main__":
