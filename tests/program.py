@@ -12,8 +12,8 @@ from .sandbox import Sandbox
 ROOT = Path(__file__).resolve().parents[1]
 GET_USER = str(ROOT / "get_user.py")
 
-PATIENCE = 120.0
-"""Seconds after which a program that should have ended counts as hanging."""
+PATIENCE = 60.0
+"""Seconds after which a program hangs: whatever the network does, it must end sooner."""
 
 Variables = Mapping[str, str | None]
 """Environment variables to set, or, with None, to leave out."""

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+from .cases import CASES
 from .program import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,6 +41,19 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
     assert len(commands) == 1
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == commands[0].strip()
+
+
+def test_each_row_of_the_table_is_a_case() -> None:
+    rows = re.findall(r"^\| `(.*)` \| .* \| (.*) \|$", README, re.MULTILINE)
+
+    assert len(rows) == README.count("\n| `") > 10
+    for seen, to_do in rows:
+        cases = [case for name, case in CASES.items() if name == seen] or [
+            case for case in CASES.values() if seen in case.shows
+        ]
+        assert cases, f"no case shows {seen!r}"
+        hints = {re.sub(r", now '.*?',", "", case.hint) for case in cases}
+        assert hints == {to_do} or hints == {""}, f"the hint for {seen!r} is another one"
 
 
 def test_the_windows_commands_are_the_same() -> None:

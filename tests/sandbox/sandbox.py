@@ -203,6 +203,8 @@ class Sandbox:
                 config.certfile = config.keyfile = str(certificate_file)
                 config.alpn_protocols = protocols
                 config.include_server_header = False
+                # Hypercorn's own 5 s would end a connection just when the next poll is sent on it.
+                config.keep_alive_timeout = 900
                 config.loglevel = "WARNING"
                 app = Starlette(routes=list(self._routes(host, service, proxy)))
                 serving = serve(cast(Framework, app), config, shutdown_trigger=stop.wait)
