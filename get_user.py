@@ -16,6 +16,7 @@ import urllib.request
 from datetime import datetime
 from typing import Any, TextIO
 
+import httpx
 from azure.core.credentials import AccessToken
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import ClientAuthenticationError
@@ -105,7 +106,8 @@ def say(text: str, stream: TextIO) -> None:
     if not stream:  # print would write to the other one
         raise OSError("the stream to print on is closed")
     text = " ".join(text.split())
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    joiners = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # part of names and emoji
+    line = "".join(c if c.isprintable() or c in joiners else "\ufffd" for c in text)
     encoded = line.encode(stream.encoding, "backslashreplace")
     try:
         print(encoded.decode(stream.encoding), file=stream, flush=True)
@@ -145,7 +147,7 @@ HINTS = {
     "AZURE_TENANT_ID to its tenant.",
     "7000218": "Set Allow public client flows to Yes in the app registration; add no secret.",
     "authorization_declined": "Run it again, and approve the sign-in.",
-    "expired_token": "Run it again, and sign in before the code expires.",
+    "expired_token": "Run it again, and sign in while the code that it shows is valid.",
     "tenant": f"Set AZURE_TENANT_ID, now {TENANT_ID!r}, to your Directory (tenant) ID or common.",
     "CA": "If your network inspects TLS, name its CA file in REQUESTS_CA_BUNDLE (for sign-in) and "
     "in SSL_CERT_FILE (for Microsoft Graph).",
@@ -163,15 +165,16 @@ def explain(error: Exception) -> list[str]:
     side, host = "Microsoft Graph", "graph.microsoft.com"
     if isinstance(error, ClientAuthenticationError):
         side, host = "Sign-in", "login.microsoftonline.com"
-    proxy = " through the proxy" if urllib.request.getproxies().get("https") else ""
+    proxied = "https" in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
     # MSAL's RuntimeError and str() of azure-core's exceptions include the whole of an answer.
     said = "" if isinstance(cause, RuntimeError) else getattr(cause, "message", None) or str(cause)
-    parts = [f"no usable answer from {host}{proxy}", type(cause).__name__, said]
+    parts = [f"no usable answer from {host}{' through the proxy' * proxied}"]
+    parts += [type(cause).__name__, said]
     text = ": ".join(part for part in parts if part)
     match error:
         case ClientAuthenticationError(__cause__=None, response=None):
             text = error.message.removesuffix(": None")
-            keys = re.findall(r"AADSTS(\d+)", text) or ["expired_token"]
+            keys = re.findall(r"AADSTS(\d+)", text)[:1] or ["expired_token"]
         case ClientAuthenticationError(__cause__=None, response=response) if response:
             body: dict[str, object] = {}
             with contextlib.suppress(TypeError, ValueError):  # it may not be an OAuth 2.0 error
@@ -179,6 +182,7 @@ def explain(error: Exception) -> list[str]:
             said = body.get("error_description") or body.get("error")
             text = f"{said or f'HTTP {response.status_code}'}"
             keys = re.findall(r"\w+", f"{body.get('error_codes')} {body.get('error')}")
+            keys += re.findall(r"AADSTS(\d+)", text)[:1]
         case ClientAuthenticationError(__cause__=ValueError(__context__=ValueError() as reason)):
             # MSAL says the same of a refused tenant, whose AADSTS text it drops, and of a web page.
             keys = ["tenant"] if type(reason) is ValueError and TENANT_ID != "common" else []
@@ -191,7 +195,9 @@ def explain(error: Exception) -> list[str]:
             for part in (main and main.code, error.primary_message):
                 text += f", {part}" if part else ""
             text += f", request ID {request_id}" if request_id else ""
-        case OSError():
+        case httpx.InvalidURL():  # whose text can hold a part of the password
+            side, text = "This machine", "the proxy in HTTPS_PROXY or ALL_PROXY is not a valid URL"
+        case OSError() | ImportError():
             side, text = "This machine", str(error)
         case ValueError() if type(error) is ValueError:
             return [str(error)]

@@ -16,7 +16,7 @@ from .sandbox import (
 )
 
 TENANT_HINT = "Set AZURE_TENANT_ID, now {tenant!r}, to your Directory (tenant) ID or common."
-EXPIRED_HINT = "Run it again, and sign in before the code expires."
+EXPIRED_HINT = "Run it again, and sign in while the code that it shows is valid."
 CA_HINT = (
     "If your network inspects TLS, name its CA file in REQUESTS_CA_BUNDLE (for sign-in) and in "
     "SSL_CERT_FILE (for Microsoft Graph)."
@@ -224,6 +224,14 @@ CASES: dict[str, Case] = {
     "an AADSTS code that nobody has heard of": refused(
         1234567, "invalid_grant", "Something that is not AADSTS53003.", ""
     ),
+    "a refusal that mentions another code": not_begun(
+        1234567, "invalid_request", "Something that is not AADSTS53003.", ""
+    ),
+    "a refusal without error_codes": Case(
+        {"token": json_answer({"error": "x", "error_description": "AADSTS65001: No."}, 400)},
+        shows="Sign-in: AADSTS65001: No.\n",
+        hint="Run it again and consent, or ask an administrator to consent.",
+    ),
     "nobody signs in": Case(
         {"token": entra_error(70016, "authorization_pending", "Pending.")},
         expires_in=1,
@@ -329,6 +337,21 @@ CASES: dict[str, Case] = {
     "a proxy that asks for a password": Case(
         {SIGN_IN_HOST: Answer(407)},
         shows=SIGN_IN_SILENT + "OSError: Tunnel connection failed: 407 ",
+        prompts=0,
+    ),
+    "a proxy whose password is no part of a URL": Case(
+        variables={"HTTPS_PROXY": "http://bob:hunt/er2@127.0.0.1:9"},
+        shows="This machine: the proxy in HTTPS_PROXY or ALL_PROXY is not a valid URL\n",
+        prompts=0,
+    ),
+    "a proxy that is passed by": Case(
+        variables={"HTTPS_PROXY": NOBODY_IS_THERE, "NO_PROXY": "*"},
+        shows="Sign-in: no usable answer from login.microsoftonline.com: gaierror: ",
+        prompts=0,
+    ),
+    "a SOCKS proxy": Case(
+        variables={"HTTPS_PROXY": "socks5://127.0.0.1:9"},
+        shows="This machine: Using SOCKS proxy, but ",
         prompts=0,
     ),
     "no network": Case(

@@ -167,6 +167,14 @@ def test_a_name_cannot_take_over_the_terminal() -> None:
     assert (result.returncode, result.stdout) == (0, f"Hello {printed}, your ID is {USER['id']}\n")
 
 
+@pytest.mark.parametrize("name", ["محمد\u200cرضا", "李明", "👩\u200d💻", "Zoë Ünal", "नरेश"])
+def test_a_name_in_any_script_is_printed_as_it_is(name: str) -> None:
+    with Sandbox(pending=0, user={**USER, "displayName": name}) as sandbox:
+        result = run(sandbox, variables={"PYTHONIOENCODING": "utf-8"})
+
+    assert (result.returncode, result.stdout) == (0, f"Hello {name}, your ID is {USER['id']}\n")
+
+
 def test_the_prompt_says_until_when_the_code_is_valid_in_local_time(sandbox: Sandbox) -> None:
     local = timezone(timedelta(hours=5, minutes=30))
     earliest = datetime.now(local) + timedelta(seconds=900)
