@@ -168,9 +168,8 @@ def explain(error: Exception) -> list[str]:
     proxied = "https" in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
     # MSAL's RuntimeError and str() of azure-core's exceptions include the whole of an answer.
     said = "" if isinstance(cause, RuntimeError) else getattr(cause, "message", None) or str(cause)
-    parts = [f"no usable answer from {host}{' through the proxy' * proxied}"]
-    parts += [type(cause).__name__, said]
-    text = ": ".join(part for part in parts if part)
+    text = f"no usable answer from {host}{' through the proxy' * proxied}: {type(cause).__name__}"
+    text += f": {said}" if said else ""
     match error:
         case ClientAuthenticationError(__cause__=None, response=None):
             text = error.message.removesuffix(": None")
