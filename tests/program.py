@@ -12,8 +12,9 @@ from .sandbox import Sandbox
 ROOT = Path(__file__).resolve().parents[1]
 GET_USER = str(ROOT / "get_user.py")
 
-PATIENCE = 60.0
-"""Seconds after which a program hangs: whatever the network does, it must end sooner."""
+PATIENCE = 90.0
+"""Seconds after which a program hangs: more than a silent network costs on a busy machine, and
+less than it costs with any one of the libraries' own timeouts."""
 
 Variables = Mapping[str, str | None]
 """Environment variables to set, or, with None, to leave out."""
