@@ -22,7 +22,6 @@ CA_HINT = (
     "SSL_CERT_FILE (for Microsoft Graph)."
 )
 NOBODY_IS_THERE = "http://127.0.0.1:9"
-NO_PROXY_SET: Variables = {"HTTP_PROXY": None, "HTTPS_PROXY": None}
 HTML = Answer(200, b"<html><script>alert(1)</script></html>", {"Content-Type": "text/html"})
 SIGN_IN_SILENT = "Sign-in: no usable answer from login.microsoftonline.com through the proxy: "
 GRAPH_SILENT = "Microsoft Graph: no usable answer from graph.microsoft.com through the proxy: "
@@ -38,7 +37,7 @@ class Case:
     whole second line. Where `greets`, the person sees the prompts and the greeting, nothing else.
     """
 
-    answers: Mapping[str, Answer | tuple[Answer | None, ...]] = field(default_factory=dict)
+    answers: Mapping[str, Answer] = field(default_factory=dict)
     times: int | None = None
     variables: Variables = field(default_factory=dict)
     expires_in: int = 900
@@ -49,9 +48,11 @@ class Case:
     greets: bool = False
 
 
-def refused(number: int | None, error: str, text: str, hint: str, **more: object) -> Case:
+def refused(
+    number: int | None, error: str, text: str, hint: str, status: int = 400, **more: str
+) -> Case:
     """Returns the case of a refusal by Entra's token endpoint: the whole description is shown."""
-    answer = entra_error(number, error, text, int(str(more.pop("status", 400))), **more)
+    answer = entra_error(number, error, text, status, **more)
     return Case({"token": answer}, shows=f"Sign-in: {description(answer)}", hint=hint)
 
 
@@ -345,8 +346,9 @@ CASES: dict[str, Case] = {
         prompts=0,
     ),
     "a proxy that is passed by": Case(
-        variables={"HTTPS_PROXY": NOBODY_IS_THERE, "NO_PROXY": "*"},
-        shows="Sign-in: no usable answer from login.microsoftonline.com: gaierror: ",
+        # The missing file ends it before anything is sent past the sandbox.
+        variables={"NO_PROXY": "*", "REQUESTS_CA_BUNDLE": "nowhere.pem"},
+        shows="Sign-in: no usable answer from login.microsoftonline.com: OSError: ",
         prompts=0,
     ),
     "a SOCKS proxy": Case(
@@ -354,9 +356,10 @@ CASES: dict[str, Case] = {
         shows="This machine: Using SOCKS proxy, but ",
         prompts=0,
     ),
-    "no network": Case(
-        variables=NO_PROXY_SET,
-        shows="Sign-in: no usable answer from login.microsoftonline.com: gaierror: ",
+    "a proxy whose name cannot be resolved": Case(
+        # RFC 6761 keeps .invalid free for names that no resolver knows.
+        variables={"HTTPS_PROXY": "http://proxy.invalid:9"},
+        shows=SIGN_IN_SILENT + "gaierror: ",
         prompts=0,
     ),
     "CERTIFICATE_VERIFY_FAILED": Case(

@@ -18,9 +18,8 @@ from .test_get_user import GREETING, PROMPT
 def play(case: Case) -> "subprocess.CompletedProcess[str]":
     """Runs get_user.py in a sandbox in which the case happens."""
     with Sandbox(pending=0, interval=1, expires_in=case.expires_in) as sandbox:
-        for endpoint, answers in case.answers.items():
-            row = answers if isinstance(answers, tuple) else (answers,)
-            sandbox.replace(endpoint, *row, times=case.times)
+        for endpoint, answer in case.answers.items():
+            sandbox.replace(endpoint, answer, times=case.times)
         return run(sandbox, variables=case.variables)
 
 
