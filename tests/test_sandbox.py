@@ -1,6 +1,9 @@
 """The sandbox refuses what the real services refuse, and leaves nothing behind."""
 
+import base64
+import hashlib
 import os
+import re
 import signal
 import socket
 import ssl
@@ -17,11 +20,21 @@ import httpx
 import pytest
 
 from .program import ROOT
-from .sandbox import GRAPH_HOST, SIGN_IN_HOST, Answer, Fault, Sandbox, graph_error
+from .sandbox import (
+    GRAPH_HOST,
+    SIGN_IN_HOST,
+    Answer,
+    Fault,
+    Resource,
+    Sandbox,
+    graph_error,
+)
 from .sandbox.services import DEVICE_CODE_GRANT
 
 SIGN_IN = f"https://{SIGN_IN_HOST}/common"
 ME = f"https://{GRAPH_HOST}/v1.0/me"
+VERIFIER = "sandbox-verifier"
+CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode()[:-1]
 
 
 def client_of(sandbox: Sandbox, *, http2: bool = False) -> httpx.Client:
@@ -38,9 +51,11 @@ def client(sandbox: Sandbox) -> Iterator[httpx.Client]:
         yield client
 
 
-def device_code(sandbox: Sandbox, client: httpx.Client) -> dict[str, Any]:
+def device_code(
+    sandbox: Sandbox, client: httpx.Client, scope: str = "User.Read offline_access openid profile"
+) -> dict[str, Any]:
     """Starts a sign-in and returns Entra's answer."""
-    form = {"client_id": sandbox.client_id, "scope": "User.Read offline_access openid profile"}
+    form = {"client_id": sandbox.client_id, "scope": scope}
     answer = client.post(f"{SIGN_IN}/oauth2/v2.0/devicecode", data=form)
     assert answer.status_code == 200
     content: dict[str, Any] = answer.json()
@@ -135,6 +150,116 @@ def test_a_wrong_device_code_request_is_refused(
     answer = client.post(f"{SIGN_IN}/oauth2/v2.0/devicecode", data=form)
 
     expect_entra_error(answer, 400, error, number)
+
+
+def authorize(sandbox: Sandbox, client: httpx.Client, **changed: str) -> httpx.Response:
+    """Asks for the page that a browser gets; `changed` replaces fields of the query."""
+    query = {
+        "client_id": sandbox.client_id,
+        "response_type": "code",
+        "response_mode": "form_post",
+        "redirect_uri": "http://localhost:8400",
+        "scope": "User.Read offline_access openid profile",
+        "state": 'a"b',
+        "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+        **changed,
+    }
+    return client.get(f"{SIGN_IN}/oauth2/v2.0/authorize", params=query)
+
+
+def redeem(sandbox: Sandbox, client: httpx.Client, **changed: str) -> httpx.Response:
+    """Signs in in a browser and asks for the token; `changed` replaces fields of the form."""
+    page = authorize(sandbox, client)
+    (code,) = re.findall('name="code" value="(.*?)"', page.text)
+    form = {
+        "client_id": sandbox.client_id,
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": "http://localhost:8400",
+        "code_verifier": VERIFIER,
+        **changed,
+    }
+    return client.post(f"{SIGN_IN}/oauth2/v2.0/token", data=form)
+
+
+def test_a_browser_gets_a_page_that_sends_the_code_on(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    page = authorize(sandbox, client)
+
+    assert page.status_code == 200
+    assert '<form method="POST" action="http://localhost:8400">' in page.text
+    assert 'name="state" value="a&quot;b"' in page.text
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "number"),
+    [
+        ({"client_id": "0" * 8}, "unauthorized_client", 700016),
+        ({"scope": "Mail.Read"}, "invalid_scope", 70011),
+        ({"redirect_uri": "http://localhost.example"}, "invalid_request", 50011),
+        ({"response_type": "token"}, "invalid_request", 900971),
+        ({"response_mode": "fragment"}, "invalid_request", 900971),
+        ({"code_challenge_method": "plain"}, "invalid_request", 900971),
+    ],
+)
+def test_a_wrong_request_of_a_browser_is_refused(
+    sandbox: Sandbox, client: httpx.Client, changed: dict[str, str], error: str, number: int
+) -> None:
+    expect_entra_error(authorize(sandbox, client, **changed), 400, error, number)
+
+
+@pytest.mark.parametrize(
+    ("changed", "number"),
+    [
+        ({"code": "another"}, 70008),
+        ({"redirect_uri": "http://localhost:8401"}, 900971),
+        ({"code_verifier": "another"}, 501481),
+    ],
+)
+def test_a_code_is_redeemed_only_by_who_asked_for_it(
+    sandbox: Sandbox, client: httpx.Client, changed: dict[str, str], number: int
+) -> None:
+    expect_entra_error(redeem(sandbox, client, **changed), 400, "invalid_grant", number)
+
+
+def test_a_code_is_redeemed_once(sandbox: Sandbox, client: httpx.Client) -> None:
+    answer = redeem(sandbox, client)
+    assert answer.status_code == 200
+    assert me(client, answer.json()["access_token"]).status_code == 200
+    redeemed = sandbox.requests[-2].form["code"]
+
+    expect_entra_error(redeem(sandbox, client, code=redeemed), 400, "invalid_grant", 70008)
+
+
+def test_each_resource_needs_its_permission() -> None:
+    drive = {"/me/drive": Resource("Files.Read", {"id": "1"})}
+    with Sandbox(pending=0, resources=drive) as sandbox, client_of(sandbox) as client:
+        headers = {"Authorization": f"Bearer {sign_in(sandbox, client)['access_token']}"}
+        refused = client.get(f"{ME}/drive", headers=headers)
+        code = device_code(sandbox, client, scope="Files.Read")["device_code"]
+        token = poll(sandbox, client, code).json()["access_token"]
+        given = client.get(f"{ME}/drive", headers={"Authorization": f"Bearer {token}"})
+
+    expect_graph_error(refused, 403, "Authorization_RequestDenied")
+    assert given.json() == {"id": "1"}
+
+
+def test_another_cloud_has_its_own_hosts_and_scopes() -> None:
+    with (
+        Sandbox(
+            sign_in_host="login.microsoftonline.us", graph_host="graph.microsoft.us"
+        ) as sandbox,
+        client_of(sandbox) as client,
+    ):
+        devicecode = "https://login.microsoftonline.us/common/oauth2/v2.0/devicecode"
+        form = {"client_id": sandbox.client_id, "scope": "https://graph.microsoft.us/User.Read"}
+        assert client.post(devicecode, data=form).status_code == 200
+        form["scope"] = f"https://{GRAPH_HOST}/User.Read"
+        expect_entra_error(client.post(devicecode, data=form), 400, "invalid_scope", 70011)
+        with pytest.raises(httpx.ProxyError):
+            client.get(ME)
 
 
 def test_a_device_code_answer_has_the_real_shape(sandbox: Sandbox, client: httpx.Client) -> None:
@@ -384,7 +509,7 @@ def test_a_silent_connection_stays_open(sandbox: Sandbox, endpoint: str) -> None
     sandbox.replace(endpoint, Answer(fault=Fault.SILENT))
     with client_of(sandbox) as client:
         with pytest.raises(httpx.TimeoutException):
-            client.get(ME, timeout=0.2)
+            client.get(ME, timeout=2)
 
         assert client.get(ME).status_code == 401
 
@@ -428,7 +553,7 @@ def test_it_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         sandbox.replace("me", Answer(fault=Fault.SILENT))
         client = client_of(sandbox)
         with pytest.raises(httpx.TimeoutException):
-            client.get(ME, timeout=0.2)
+            client.get(ME, timeout=2)
         client.get(ME)
         lingering = socket.create_connection(("127.0.0.1", port))
         lingering.sendall(f"CONNECT {GRAPH_HOST}:443 HTTP/1.1\r\n\r\n".encode())
@@ -456,8 +581,11 @@ def test_the_command_runs_get_user_and_says_that_it_is_a_sandbox() -> None:
     assert result.stderr.count("\n") == 2
 
 
+KILLED = 9 if sys.platform == "win32" else 128 + 9
+
+
 @pytest.mark.parametrize(
-    ("script", "status"), [("sys.exit(len(sys.argv))", 3), ("os.kill(os.getpid(), 9)", 137)]
+    ("script", "status"), [("sys.exit(len(sys.argv))", 3), ("os.kill(os.getpid(), 9)", KILLED)]
 )
 def test_the_command_runs_another_script_and_ends_with_its_status(
     tmp_path: Path, script: str, status: int

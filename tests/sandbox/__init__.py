@@ -7,7 +7,7 @@ process. `python -m tests.sandbox` runs get_user.py that way, `Sandbox` does the
 
 from .answers import Answer, Fault, authorization_pending, entra_error, graph_error, json_answer
 from .sandbox import Sandbox
-from .services import GRAPH_HOST, SIGN_IN_HOST, Request
+from .services import GRAPH_HOST, SIGN_IN_HOST, Request, Resource
 
 __all__ = [
     "GRAPH_HOST",
@@ -15,6 +15,7 @@ __all__ = [
     "Answer",
     "Fault",
     "Request",
+    "Resource",
     "Sandbox",
     "authorization_pending",
     "entra_error",

@@ -30,7 +30,8 @@ class Tunnel:
             while data := await client.read(65536):
                 self._server.write(data)
                 await self._server.drain()
-        self._server.write_eof()
+        with contextlib.suppress(OSError):
+            self._server.write_eof()
 
     async def _downstream(self, server: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import shlex
 import socket
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from itertools import chain, cycle, repeat
@@ -25,7 +27,7 @@ from typing_extensions import Self
 
 from .answers import Answer, Fault
 from .proxy import Proxy, Tunnel
-from .services import GRAPH_HOST, SIGN_IN_HOST, Entra, Graph, Request, Service
+from .services import GRAPH_HOST, SIGN_IN_HOST, Entra, Graph, Request, Resource, Service
 
 CLIENT_ID = "5a9db0c5-0000-4000-8000-00000000c11e"
 
@@ -43,6 +45,10 @@ USER: dict[str, Any] = {
     "id": "5a9db0c5-0000-4000-8000-0000000000ad",
 }
 """What Graph says of the sandbox's user: the properties that it sends by default."""
+
+_browser = Path(__file__).with_name("browser.py")
+BROWSER = f"{shlex.join([Path(sys.executable).as_posix(), _browser.as_posix()])} %s &"
+"""What Python's webbrowser module starts in the background, as its & says."""
 
 INHERITED_NEVER = {
     "ALL_PROXY",
@@ -62,7 +68,11 @@ class Sandbox:
 
     A sign-in is approved after `pending` polls that find it pending, or never if `pending` is None.
     `interval` is the pause between two polls and `expires_in` the life of a device code, both in
-    seconds. `user` is what Graph says of the user. `requests` lists all that arrived, in order.
+    seconds. `user` is what Graph says of the user at /me, `resources` what it says at other paths,
+    such as {"/me/drive": Resource("Files.Read", {"id": "1"})}. `sign_in_host` and `graph_host` are
+    those of another cloud. `requests` lists all that arrived, in order.
+
+    Raises ValueError for an interval of less than 1 s.
     """
 
     def __init__(
@@ -72,15 +82,27 @@ class Sandbox:
         interval: int = 5,
         expires_in: int = 900,
         user: dict[str, Any] = USER,
+        resources: Mapping[str, Resource] = {},
+        sign_in_host: str = SIGN_IN_HOST,
+        graph_host: str = GRAPH_HOST,
     ) -> None:
         if interval < 1:
             raise ValueError("interval must be at least 1 s: MSAL polls without a pause at 0")
         self.client_id = CLIENT_ID
         self.requests: list[Request] = []
+        context = f"https://{graph_host}/v1.0/$metadata#users/$entity"
+        answers = {"/me": Resource("User.Read", {"@odata.context": context, **user}), **resources}
         self._entra = Entra(
-            self.client_id, user, pending=pending, interval=interval, expires_in=expires_in
+            self.client_id,
+            user,
+            {resource.permission for resource in answers.values()},
+            host=sign_in_host,
+            graph_host=graph_host,
+            pending=pending,
+            interval=interval,
+            expires_in=expires_in,
         )
-        self._graph = Graph(self._entra)
+        self._graph = Graph(self._entra, answers)
         self._replaced: dict[str, Iterator[Answer | None]] = {}
         self._changed = threading.Condition()
         self._stop: Callable[[], object] = lambda: None
@@ -91,13 +113,13 @@ class Sandbox:
             authority = trustme.CA()
             self._ca_file = folder / "ca.pem"
             authority.cert_pem.write_to_path(self._ca_file)
-            certificate = authority.issue_cert(SIGN_IN_HOST, GRAPH_HOST)
+            certificate = authority.issue_cert(self._entra.host, self._entra.graph_host)
             certificate_file = folder / "server.pem"
             certificate.private_key_and_cert_chain_pem.write_to_path(certificate_file)
 
             started: Future[int] = Future()
             thread = threading.Thread(
-                target=lambda: asyncio.run(self._serve(certificate_file, started)), name="sandbox"
+                target=self._run, args=(certificate_file, started), name="sandbox"
             )
             thread.start()
             undo.callback(thread.join)
@@ -123,7 +145,8 @@ class Sandbox:
     def environment(self) -> dict[str, str]:
         """The environment for a program that is to run in the sandbox, as a new dict.
 
-        It is this process's own, without what would lead the program elsewhere or configure it.
+        It is this process's own, without what would lead the program elsewhere or configure it,
+        and with a browser that signs in by itself.
         """
         kept = {
             name: value
@@ -133,6 +156,7 @@ class Sandbox:
         return {
             **kept,
             "AZURE_CLIENT_ID": self.client_id,
+            "BROWSER": BROWSER,
             "HTTP_PROXY": self.address,
             "HTTPS_PROXY": self.address,
             "REQUESTS_CA_BUNDLE": str(self._ca_file),
@@ -147,9 +171,9 @@ class Sandbox:
     def replace(self, endpoint: str, *answers: Answer | None, times: int | None = 1) -> None:
         """Gives `answers`, `times` times over, in place of the next ones of `endpoint`.
 
-        `endpoint` is "discovery", "devicecode", "token" or "me", or one of the two host names for
-        the answer to its next CONNECT. None as an answer is the one that would be given anyway;
-        None as `times` is for good.
+        `endpoint` is one that a `Request` can name: "discovery", "devicecode", "token" or "me", for
+        example, or one of the two host names for the answer to its next CONNECT. None as an answer
+        is the one that would be given anyway; None as `times` is for good.
         """
         rounds = cycle(answers) if times is None else chain(*repeat(answers, times))
         self._replaced[endpoint] = chain(self._replaced.get(endpoint, ()), rounds)
@@ -181,6 +205,14 @@ class Sandbox:
     def _next_replaced(self, endpoint: str) -> Answer | None:
         return next(self._replaced.get(endpoint, iter(())), None)
 
+    def _run(self, certificate_file: Path, started: "Future[int]") -> None:
+        # Windows' default loop cannot reset a connection, and keeps one open that a client resets.
+        loop = asyncio.SelectorEventLoop()
+        try:
+            loop.run_until_complete(self._serve(certificate_file, started))
+        finally:
+            loop.close()
+
     async def _serve(self, certificate_file: Path, started: "Future[int]") -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_report)
@@ -190,8 +222,8 @@ class Sandbox:
         proxy = Proxy(ports, self._next_replaced, self._record)
         # As the real hosts do, only Graph offers HTTP/2.
         hosts: list[tuple[str, Service, list[str]]] = [
-            (SIGN_IN_HOST, self._entra, ["http/1.1"]),
-            (GRAPH_HOST, self._graph, ["h2", "http/1.1"]),
+            (self._entra.host, self._entra, ["http/1.1"]),
+            (self._entra.graph_host, self._graph, ["h2", "http/1.1"]),
         ]
         servers = []
         try:

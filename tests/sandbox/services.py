@@ -5,14 +5,17 @@ They accept what the real services accept for one registered app and one user, a
 """
 
 import base64
+import hashlib
+import html
 import json
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from .answers import (
     Answer,
@@ -29,6 +32,9 @@ GRAPH_HOST = "graph.microsoft.com"
 DEVICE_CODE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 """The grant type of RFC 8628 section 3.4."""
 
+REDIRECT_URI = "http://localhost"
+"""The app's redirect URI. Entra, like RFC 8252 section 7.3, lets a client add any port to it."""
+
 OIDC_SCOPES = {"offline_access", "openid", "profile"}
 
 
@@ -36,9 +42,10 @@ OIDC_SCOPES = {"offline_access", "openid", "profile"}
 class Request:
     """One request as it arrived.
 
-    `endpoint` is the name of the answer it asked for: "discovery", "devicecode", "token", "me",
-    "instance", a host name if it is a CONNECT that got a replaced answer, or "" for anything else,
-    a CONNECT to a host that the sandbox does not play included. Header names are in lower case.
+    `endpoint` is the name of the answer it asked for: "discovery", "devicecode", "authorize",
+    "token", "instance", "me" or the path of another resource of Graph, a host name if it is a
+    CONNECT that got a replaced answer, or "" for anything else, a CONNECT to a host that the
+    sandbox does not play included. Header names are in lower case.
     """
 
     endpoint: str
@@ -52,8 +59,12 @@ class Request:
     @property
     def form(self) -> dict[str, str]:
         """The fields of a form body, in the order in which they arrived."""
-        fields = parse_qs(self.body.decode(), keep_blank_values=True)
-        return {name: values[-1] for name, values in fields.items()}
+        return _fields(self.body.decode())
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The fields of the query, in the order in which they arrived."""
+        return _fields(urlsplit(self.path).query)
 
 
 Endpoint = tuple[str, str, str, Callable[..., Answer]]
@@ -72,6 +83,14 @@ class Service(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Resource:
+    """What Graph answers at a path, and the permission that the access token needs for it."""
+
+    permission: str
+    content: Mapping[str, Any]
+
+
 @dataclass
 class DeviceCode:
     """A sign-in that waits for its user; times are those of time.monotonic()."""
@@ -84,6 +103,16 @@ class DeviceCode:
 
 
 @dataclass(frozen=True)
+class AuthorizationCode:
+    """A sign-in in a browser that has not been redeemed yet."""
+
+    scope: str
+    redirect_uri: str
+    code_challenge: str
+    nonce: str | None
+
+
+@dataclass(frozen=True)
 class Token:
     """What an access token stands for."""
 
@@ -93,30 +122,37 @@ class Token:
 
 
 class Entra:
-    """The identity platform, with one registered app and one user.
+    """The identity platform at `host`, with one registered app and one user.
 
-    `client_id` is the app's and `tenant_id` its tenant's; `user` is what Graph says of the user.
-    `interval` and `expires_in` are in seconds. A sign-in is approved once `pending` polls have been
-    answered with authorization_pending, or never if `pending` is None.
+    `client_id` is the app's and `tenant_id` its tenant's; `user` is what Graph says of the user,
+    and `permissions` are those of Graph, at `graph_host`, that the app may ask for. `interval` and
+    `expires_in` are in seconds. A sign-in with a device code is approved once `pending` polls have
+    been answered with authorization_pending, or never if `pending` is None; one in a browser is
+    approved at once.
     """
 
     user_code = "SANDBOX42"
     verification_uri = "https://microsoft.com/devicelogin"
     tenant_domain = "sandbox.example"
     tenant_id = "72f988bf-0000-4000-8000-00005a9db0c5"
-    scopes = frozenset({"User.Read"})
 
     def __init__(
         self,
         client_id: str,
         user: dict[str, Any],
+        permissions: set[str],
         *,
+        host: str,
+        graph_host: str,
         pending: int | None,
         interval: int,
         expires_in: int,
     ) -> None:
         self.client_id = client_id
         self.user = user
+        self.permissions = permissions
+        self.host = host
+        self.graph_host = graph_host
         self.pending = pending
         self.interval = interval
         self.expires_in = expires_in
@@ -124,9 +160,11 @@ class Entra:
         self.secrets: set[str] = set()
         self._refresh_tokens: dict[str, str] = {}
         self._device_codes: dict[str, DeviceCode] = {}
+        self._authorization_codes: dict[str, AuthorizationCode] = {}
 
     def endpoints(self) -> list[Endpoint]:
         return [
+            ("authorize", "GET", "/{tenant}/oauth2/v2.0/authorize", self.authorize),
             ("discovery", "GET", "/{tenant}/v2.0/.well-known/openid-configuration", self.discovery),
             ("devicecode", "POST", "/{tenant}/oauth2/v2.0/devicecode", self.devicecode),
             ("token", "POST", "/{tenant}/oauth2/v2.0/token", self.token),
@@ -142,7 +180,7 @@ class Entra:
             return refusal
         # The real service names the tenant in the issuer only where the address does.
         issuer = "{tenantid}" if tenant == "common" else tenant
-        authority = f"https://{SIGN_IN_HOST}/{tenant}"
+        authority = f"https://{self.host}/{tenant}"
         return json_answer(
             {
                 "token_endpoint": f"{authority}/oauth2/v2.0/token",
@@ -153,12 +191,12 @@ class Entra:
                 "id_token_signing_alg_values_supported": ["RS256"],
                 "response_types_supported": ["code", "id_token", "code id_token"],
                 "scopes_supported": ["openid", "profile", "email", "offline_access"],
-                "issuer": f"https://{SIGN_IN_HOST}/{issuer}/v2.0",
+                "issuer": f"https://{self.host}/{issuer}/v2.0",
                 "authorization_endpoint": f"{authority}/oauth2/v2.0/authorize",
                 "device_authorization_endpoint": f"{authority}/oauth2/v2.0/devicecode",
                 "tenant_region_scope": None,
-                "cloud_instance_name": "microsoftonline.com",
-                "msgraph_host": GRAPH_HOST,
+                "cloud_instance_name": self.host.removeprefix("login."),
+                "msgraph_host": self.graph_host,
             }
         )
 
@@ -167,15 +205,15 @@ class Entra:
 
         https://learn.microsoft.com/entra/msal/dotnet/advanced/custom-authority-aliases
         """
-        aliases = [SIGN_IN_HOST, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
+        aliases = [self.host, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
         return json_answer(
             {
-                "tenant_discovery_endpoint": f"https://{SIGN_IN_HOST}/common/v2.0"
+                "tenant_discovery_endpoint": f"https://{self.host}/common/v2.0"
                 "/.well-known/openid-configuration",
                 "api-version": "1.1",
                 "metadata": [
                     {
-                        "preferred_network": SIGN_IN_HOST,
+                        "preferred_network": self.host,
                         "preferred_cache": "login.windows.net",
                         "aliases": aliases,
                     }
@@ -188,16 +226,8 @@ class Entra:
         form = request.form
         if refusal := self._tenant_refusal(tenant) or self._client_refusal(form, tenant):
             return refusal
-        asked = set(form.get("scope", "").split())
-        if not asked:
-            return _missing("scope")
-        if unknown := asked - self.scopes - OIDC_SCOPES:
-            return entra_error(
-                70011,
-                "invalid_scope",
-                "The provided value for the input parameter 'scope' is not valid. "
-                f"The scope {' '.join(sorted(unknown))} is not valid.",
-            )
+        if refusal := self._scope_refusal(form):
+            return refusal
         device_code = self._secret("device")
         self._device_codes[device_code] = DeviceCode(
             form["scope"], time.monotonic() + self.expires_in, self.interval
@@ -215,8 +245,54 @@ class Entra:
             headers=entra_headers(),
         )
 
+    def authorize(self, request: Request, tenant: str) -> Answer:
+        """Answers a browser with the page that sends the code on (RFC 6749 section 4.1.2).
+
+        https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow
+        """
+        query = request.query
+        refusal = (
+            self._tenant_refusal(tenant)
+            or self._client_refusal(query, tenant)
+            or self._scope_refusal(query)
+        )
+        if refusal:
+            return refusal
+        redirect_uri = query.get("redirect_uri", "")
+        if re.sub(r":\d+$", "", redirect_uri) != REDIRECT_URI:
+            return entra_error(
+                50011,
+                "invalid_request",
+                f"The redirect URI '{redirect_uri}' specified in the request does not match the "
+                f"redirect URIs configured for the application '{self.client_id}'.",
+            )
+        required = {
+            "response_type": "code",
+            "response_mode": "form_post",
+            "code_challenge_method": "S256",
+        }
+        for name, value in required.items():
+            if query.get(name) != value:
+                return _invalid(name)
+        code = self._secret("code")
+        self._authorization_codes[code] = AuthorizationCode(
+            query["scope"], redirect_uri, query.get("code_challenge", ""), query.get("nonce")
+        )
+        fields = {"code": code, "state": query.get("state", ""), "session_state": "sandbox"}
+        inputs = "".join(
+            f'<input type="hidden" name="{name}" value="{html.escape(value)}" />'
+            for name, value in fields.items()
+        )
+        form = f'<form method="POST" action="{html.escape(redirect_uri)}">{inputs}</form>'
+        headers = {**entra_headers(), "Content-Type": "text/html; charset=utf-8"}
+        return Answer(200, f"<html><body>{form}</body></html>".encode(), headers)
+
     def token(self, request: Request, tenant: str) -> Answer:
-        """Answers a poll for the token (RFC 8628 section 3.4) or a refresh (RFC 6749 section 6)."""
+        """Answers a request for a token.
+
+        It may be a poll (RFC 8628 section 3.4), the redemption of a browser's code (RFC 6749
+        section 4.1.3 with RFC 7636 section 4.6) or a refresh (RFC 6749 section 6).
+        """
         form = request.form
         if refusal := self._tenant_refusal(tenant) or self._client_refusal(form, tenant):
             return refusal
@@ -225,6 +301,8 @@ class Entra:
                 return _missing("grant_type")
             case "refresh_token":
                 return self._refresh(form)
+            case "authorization_code":
+                return self._redeem(form)
             case grant if grant == DEVICE_CODE_GRANT:
                 return self._poll(form)
             case grant:
@@ -264,6 +342,24 @@ class Entra:
         del self._device_codes[code]
         return self._issue(waiting.scope, form)
 
+    def _redeem(self, form: dict[str, str]) -> Answer:
+        signed_in = self._authorization_codes.pop(form.get("code", ""), None)
+        if signed_in is None:
+            return entra_error(
+                70008, "invalid_grant", "The provided authorization code is expired or unknown."
+            )
+        if form.get("redirect_uri") != signed_in.redirect_uri:
+            return _invalid("redirect_uri", "invalid_grant")
+        digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
+        if _unpadded(digest) != signed_in.code_challenge:
+            return entra_error(
+                501481,
+                "invalid_grant",
+                "The Code_Verifier does not match the code_challenge supplied in the "
+                "authorization request.",
+            )
+        return self._issue(signed_in.scope, form, signed_in.nonce)
+
     def _refresh(self, form: dict[str, str]) -> Answer:
         scope = self._refresh_tokens.get(form.get("refresh_token", ""))
         if scope is None:
@@ -274,7 +370,7 @@ class Entra:
             )
         return self._issue(form.get("scope") or scope, form)
 
-    def _issue(self, scope: str, form: dict[str, str]) -> Answer:
+    def _issue(self, scope: str, form: dict[str, str], nonce: str | None = None) -> Answer:
         lifetime = 3600
         access_token = self._secret("access")
         refresh_token = self._secret("refresh")
@@ -285,11 +381,12 @@ class Entra:
         now = int(time.time())
         id_token = {
             "aud": self.client_id,
-            "iss": f"https://{SIGN_IN_HOST}/{self.tenant_id}/v2.0",
+            "iss": f"https://{self.host}/{self.tenant_id}/v2.0",
             "iat": now,
             "nbf": now,
             "exp": now + lifetime,
             "name": self.user.get("displayName"),
+            **({"nonce": nonce} if nonce else {}),
             "oid": self.user.get("id"),
             "preferred_username": self.user.get("userPrincipalName"),
             "sub": "sandbox-subject",
@@ -331,6 +428,22 @@ class Entra:
             )
         return None
 
+    def _scope_refusal(self, form: dict[str, str]) -> Answer | None:
+        asked = set(form.get("scope", "").split())
+        if not asked:
+            return _missing("scope")
+        # A scope without a resource is one of Graph's:
+        # https://learn.microsoft.com/entra/identity-platform/scopes-oidc
+        of_graph = {f"https://{self.graph_host}/{permission}" for permission in self.permissions}
+        if unknown := asked - OIDC_SCOPES - self.permissions - of_graph:
+            return entra_error(
+                70011,
+                "invalid_scope",
+                "The provided value for the input parameter 'scope' is not valid. "
+                f"The scope {' '.join(sorted(unknown))} is not valid.",
+            )
+        return None
+
     def _tenant_refusal(self, tenant: str) -> Answer | None:
         known = {"common", "organizations", "consumers", self.tenant_id, self.tenant_domain}
         if tenant in known:
@@ -348,25 +461,33 @@ class Entra:
 
 
 class Graph:
-    """Microsoft Graph, for the access tokens that `entra` issues.
+    """Microsoft Graph at `entra.graph_host`, for the access tokens that `entra` issues.
 
-    With `required_claims` set, a token that was issued without them is challenged, as continuous
-    access evaluation does: https://learn.microsoft.com/entra/identity-platform/claims-challenge
+    `resources` are what it answers, by path. With `required_claims` set, a token that was issued
+    without them is challenged, as continuous access evaluation does:
+    https://learn.microsoft.com/entra/identity-platform/claims-challenge
     """
 
-    def __init__(self, entra: Entra) -> None:
+    def __init__(self, entra: Entra, resources: Mapping[str, Resource]) -> None:
         self._entra = entra
+        self._resources = resources
         self.required_claims: dict[str, Any] = {}
 
     def endpoints(self) -> list[Endpoint]:
-        return [("me", "GET", "/v1.0/me", self.me)]
+        return [
+            (path.removeprefix("/"), "GET", f"/v1.0{path}", partial(self.get, resource))
+            for path, resource in self._resources.items()
+        ]
 
     def unknown(self, request: Request, path: str) -> Answer:
         segment = path.rsplit("/", 1)[-1]
         return graph_error(400, "BadRequest", f"Resource not found for the segment '{segment}'.")
 
-    def me(self, request: Request) -> Answer:
-        """Answers GET /v1.0/me: https://learn.microsoft.com/graph/api/user-get"""
+    def get(self, resource: Resource, request: Request) -> Answer:
+        """Answers a request for a resource, such as https://learn.microsoft.com/graph/api/user-get.
+
+        Returns the resource to who has the permission for it, and a refusal to anybody else.
+        """
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not value:
             return _unauthorized("Access token is empty.")
@@ -380,17 +501,21 @@ class Graph:
             # Only a client that says it can (capability CP1) is sent a challenge it could answer.
             capable = "CP1" in token.claims.get("xms_cc", {}).get("values", [])
             return _unauthorized(message, self.required_claims if capable else None)
-        if "User.Read" not in token.scope.split():
+        if resource.permission not in {scope.split("/")[-1] for scope in token.scope.split()}:
             message = "Insufficient privileges to complete the operation."
             return graph_error(403, "Authorization_RequestDenied", message)
-        content = {"@odata.context": f"https://{GRAPH_HOST}/v1.0/$metadata#users/$entity"}
         headers = {
             "Content-Type": "application/json;odata.metadata=minimal;odata.streaming=true;"
             "IEEE754Compatible=false;charset=utf-8",
             "OData-Version": "4.0",
             **graph_headers(),
         }
-        return json_answer({**content, **self._entra.user}, headers=headers)
+        return json_answer(resource.content, headers=headers)
+
+
+def _fields(text: str) -> dict[str, str]:
+    fields = parse_qs(text, keep_blank_values=True)
+    return {name: values[-1] for name, values in fields.items()}
 
 
 def _unauthorized(message: str, claims: dict[str, Any] | None = None) -> Answer:
@@ -414,5 +539,14 @@ def _missing(parameter: str) -> Answer:
     )
 
 
+def _invalid(parameter: str, error: str = "invalid_request") -> Answer:
+    text = f"The provided value for the input parameter '{parameter}' is not valid."
+    return entra_error(900971, error, text)
+
+
 def _base64url(content: dict[str, Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+    return _unpadded(json.dumps(content).encode())
+
+
+def _unpadded(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
