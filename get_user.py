@@ -122,8 +122,9 @@ def main() -> int:
     """Greet the user who signs in, or say why not; return the exit status."""
     # asyncio.run would have Ctrl-C wait for the thread that waits for the person.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Python prints a warning that no handler takes: here the text of the exception, once more.
-    for library in ("azure", "msal"):
+    # Python prints what no handler takes: here the text of the exception, once more, or, for
+    # asyncio on Windows, a traceback of a connection that the other side has reset.
+    for library in ("asyncio", "azure", "msal"):
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:
         user = asyncio.run(get_user())
@@ -173,7 +174,9 @@ def explain(error: Exception) -> list[str]:
     match error:
         case ClientAuthenticationError(__cause__=None, response=None):
             text = error.message.removesuffix(": None")
-            keys = re.findall(r"AADSTS(\d+)", text)[:1] or ["expired_token"]
+            keys = re.findall(r"AADSTS(\d+)", text)[:1]
+            if not keys and type(error) is ClientAuthenticationError:  # nobody signed in in time
+                keys = ["expired_token"]
         case ClientAuthenticationError(__cause__=None, response=response) if response:
             body: dict[str, object] = {}
             with contextlib.suppress(TypeError, ValueError):  # it may not be an OAuth 2.0 error

@@ -29,6 +29,8 @@ def environment(sandbox: Sandbox, variables: Variables | None = None) -> dict[st
     kept = {
         name: value for name, value in sandbox.environment.items() if not name.startswith("PYTHON")
     }
+    # Through a pipe, Python on Windows would write in the code page of the machine.
+    kept["PYTHONIOENCODING"] = "utf-8"
     changed = {**kept, **(variables or {})}
     return {name: value for name, value in changed.items() if value is not None}
 

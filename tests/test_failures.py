@@ -57,7 +57,7 @@ for _ in range(int(sys.argv[1])):
     for stream in (sys.stdout, sys.stderr):
         print(f"<ended {status}>", file=stream, flush=True)
 """
-ROUNDS = 60
+ROUNDS = 25
 JUNK: list[Any] = [
     *[None, True, -1, 1e400, "", "x", "\x1b[31m\u202e\r\n", "None", [], [None], {}, {"a": 1}],
     *["\ud800", "Z" * 5000, "https://[", [[[[1]]]], {"error": {"error": 1}}],
