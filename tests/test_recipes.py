@@ -1,0 +1,280 @@
+"""The recipes of README.md, applied to a copy of the project and run in the sandbox."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .program import ROOT, run
+from .readme import blocks, section
+from .sandbox import GRAPH_HOST, Answer, Resource, Sandbox
+from .sandbox.sandbox import USER
+from .test_get_user import GREETING, PROMPT
+from .test_sandbox import client_of, sign_in
+
+NO_KEYRING = {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere"}
+DRIVE = {"/me/drive": Resource("Files.Read", {"id": "1", "driveType": "business"})}
+
+
+def copy_as_told(folder: Path) -> Path:
+    """Copies what README.md says to copy, and returns the copy's get_user.py."""
+    (command,) = re.findall(r"^cp -r (.*) \.\./my-project$", section("Copy it"), re.MULTILINE)
+    folder.mkdir()
+    for name in command.split():
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder)
+    return folder / "get_user.py"
+
+
+def change(folder: Path, diff: str) -> None:
+    """Applies a diff of README.md as its reader would: `@@` stands for any lines between."""
+    for hunk in re.split(r"^@@\n", diff, flags=re.MULTILINE):
+        lines = hunk.splitlines()
+        old, new = (
+            "".join(f"{line[1:]}\n" for line in lines if line[:1] != other) for other in "+-"
+        )
+        paths = [folder / "get_user.py", folder / "get-me.yml"]
+        (path,) = (path for path in paths if old in path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"it stands in {path.name} more than once:\n{old}"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def replace(path: Path, *replacements: tuple[str, str]) -> None:
+    """Replaces texts that occur once in a file."""
+    text = path.read_text(encoding="utf-8")
+    for old, new in replacements:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def regenerate_with_mail(client: Path) -> None:
+    """Stands in for `kiota update`: this is how the model changes if `mail` is described."""
+    declares = "    id: Optional[str] = None\n"
+    reads = """            "id": lambda n : setattr(self, 'id', n.get_str_value()),\n"""
+    writes = '        writer.write_str_value("id", self.id)\n'
+    lines = [(line, line + re.sub(r"\bid\b", "mail", line)) for line in (declares, reads, writes)]
+    replace(client / "models" / "user.py", *lines)
+
+
+def regenerate_with_drive(client: Path) -> None:
+    """Stands in for `kiota update`: the code for /me/drive is that for /me with other names."""
+    model = (client / "models" / "user.py").read_text(encoding="utf-8")
+    model = re.sub(r".*\bid\b.*\n", "", model).replace("display_name", "drive_type")
+    model = re.sub(r"\bUser\b", "Drive", model).replace("displayName", "driveType")
+    (client / "models" / "drive.py").write_text(model, encoding="utf-8")
+    me = client / "me" / "me_request_builder.py"
+    builder = me.read_text(encoding="utf-8").replace("MeRequestBuilder", "DriveRequestBuilder")
+    builder = builder.replace("/me", "/me/drive").replace("..models.user", "...models.drive")
+    builder = re.sub(r"\bUser\b", "Drive", builder).replace("..models.o_data", "...models.o_data")
+    (client / "me" / "drive").mkdir()
+    path = client / "me" / "drive" / "drive_request_builder.py"
+    path.write_text(builder, encoding="utf-8")
+    start = "    async def get(self,"
+    begins = """    @property
+    def drive(self) -> DriveRequestBuilder:
+        from .drive.drive_request_builder import DriveRequestBuilder
+
+        return DriveRequestBuilder(self.request_adapter, self.path_parameters)
+
+"""
+    checked = "if TYPE_CHECKING:\n"
+    imported = "    from .drive.drive_request_builder import DriveRequestBuilder\n"
+    replace(me, (start, begins + start), (checked, checked + imported))
+
+
+REGENERATED: dict[str, Callable[[Path], None]] = {
+    "Read one more property": regenerate_with_mail,
+    "Call one more operation": regenerate_with_drive,
+}
+
+
+def applied(folder: Path, heading: str, *numbers: int) -> Path:
+    """Copies the project, applies a recipe, or these of its diffs, and returns get_user.py."""
+    script = copy_as_told(folder)
+    diffs = blocks("diff", section(heading))
+    for number in numbers or range(len(diffs)):
+        change(folder, diffs[number])
+    if heading in REGENERATED:
+        REGENERATED[heading](folder / "client")
+    return script
+
+
+@pytest.mark.parametrize("name", ["my-project", "mein Projekt für Ada"])
+def test_a_copy_needs_nothing_else(sandbox: Sandbox, tmp_path: Path, name: str) -> None:
+    script = copy_as_told(tmp_path / name)
+    result = run(sandbox, str(script), cwd=script.parent)
+
+    assert (result.returncode, result.stdout) == (0, GREETING)
+    assert PROMPT.fullmatch(result.stderr)
+
+
+def test_a_program_of_ones_own_calls_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = copy_as_told(tmp_path / "copy").parent
+    (code,) = blocks("python", section("Call it from your own program"))
+    (folder / "own.py").write_text(code, encoding="utf-8")
+    result = run(sandbox, "own.py", cwd=folder)
+
+    assert (result.returncode, result.stdout) == (0, f"{USER['id']}\n")
+
+
+def test_one_more_property_is_printed(sandbox: Sandbox, tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Read one more property")
+    result = run(sandbox, str(script))
+
+    assert result.returncode == 0
+    assert result.stdout == f"{GREETING}Your mail address is {USER['mail']}\n"
+
+
+def test_one_more_operation_is_called_with_its_permission(tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Call one more operation")
+    with Sandbox(pending=0, interval=1, resources=DRIVE) as sandbox:
+        result = run(sandbox, str(script))
+
+    assert (result.returncode, result.stdout) == (
+        0,
+        f"Your drive is of the type business.\n{GREETING}",
+    )
+    (devicecode,) = (request for request in sandbox.requests if request.endpoint == "devicecode")
+    assert {"User.Read", "Files.Read"} <= set(devicecode.form["scope"].split())
+    assert [request.path for request in sandbox.requests[-2:]] == ["/v1.0/me", "/v1.0/me/drive"]
+
+
+def test_a_script_of_ones_own_runs_in_a_sandbox_with_more(tmp_path: Path) -> None:
+    folder = applied(tmp_path / "copy", "Call one more operation").parent
+    (code,) = blocks("python", section("Run your own script in the sandbox"))
+    (folder / "play.py").write_text(code, encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "play.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+    assert (result.returncode, result.stdout) == (
+        0,
+        f"Your drive is of the type business.\n{GREETING}",
+    )
+
+
+def test_a_browser_signs_in_without_a_code(sandbox: Sandbox, tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Sign in with another credential", 0)
+    result = run(sandbox, str(script))
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, GREETING, "")
+    endpoints = [request.endpoint for request in sandbox.requests]
+    assert endpoints == ["discovery", "authorize", "token", "me"]
+
+
+AZ = """#!{python}
+import json
+import sys
+
+assert "account get-access-token --output json --resource https://graph.microsoft.com" == " ".join(
+    sys.argv[1:]
+), sys.argv
+print(json.dumps({{"accessToken": "{token}", "expires_on": 4102444800}}))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for az is a script with a #!")
+def test_the_azure_cli_gives_the_token(sandbox: Sandbox, tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Sign in with another credential", 1)
+    with client_of(sandbox) as client:
+        token = sign_in(sandbox, client)["access_token"]
+    az = tmp_path / "az"
+    az.write_text(AZ.format(python=sys.executable, token=token))
+    az.chmod(az.stat().st_mode | stat.S_IXUSR)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    result = run(sandbox, str(script), variables={"PATH": path})
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, GREETING, "")
+
+
+def test_without_the_azure_cli_it_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Sign in with another credential", 1)
+    result = run(sandbox, str(script), variables={"PATH": str(tmp_path)})
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "Sign-in: Azure CLI not found on path\n"
+
+
+def stored(home: Path) -> str:
+    """Returns what all files below a folder hold."""
+    return "".join(path.read_text() for path in home.rglob("*") if path.is_file())
+
+
+# Elsewhere it would write to the protected store of whoever runs the tests.
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="it needs a system without a keyring")
+
+
+@on_linux
+def test_without_a_keyring_nothing_is_stored(sandbox: Sandbox, tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Stay signed in")
+    home = tmp_path / "home"
+    home.mkdir()
+    result = run(sandbox, str(script), variables={**NO_KEYRING, "HOME": str(home)})
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("This machine: Cache encryption is impossible")
+    assert sandbox.requests == []
+    assert stored(home) == ""
+
+
+@on_linux
+def test_the_second_run_signs_in_by_itself(sandbox: Sandbox, tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Stay signed in")
+    # Stands in for a keyring.
+    replace(script, ('(name="get_user")', '(name="get_user", allow_unencrypted_storage=True)'))
+    variables = {**NO_KEYRING, "HOME": str(tmp_path)}
+    first = run(sandbox, str(script), variables=variables)
+    second = run(sandbox, str(script), variables=variables)
+
+    assert (first.returncode, first.stdout) == (0, GREETING)
+    assert PROMPT.fullmatch(first.stderr)
+    assert (second.returncode, second.stdout, second.stderr) == (0, GREETING, "")
+    endpoints = [request.endpoint for request in sandbox.requests]
+    assert endpoints == ["discovery", "devicecode", "token", "me", "discovery", "me"]
+    account = (tmp_path / ".get_user.json").read_text()
+    assert USER["userPrincipalName"] in account
+    assert not any(secret in account for secret in sandbox.secrets)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_national_cloud_is_used_for_all(tmp_path: Path, fails: bool) -> None:
+    script = applied(tmp_path / "copy", "Use a national cloud")
+    hosts = ("login.microsoftonline.us", "graph.microsoft.us")
+    with Sandbox(pending=0, sign_in_host=hosts[0], graph_host=hosts[1]) as sandbox:
+        if fails:
+            sandbox.replace("me", Answer(200))
+        result = run(sandbox, str(script))
+
+    assert [request.host for request in sandbox.requests] == [*[hosts[0]] * 3, hosts[1]]
+    if fails:
+        assert "Microsoft Graph: no usable answer from graph.microsoft.us" in result.stderr
+    else:
+        assert (result.returncode, result.stdout) == (0, GREETING)
+
+
+def test_the_log_has_the_requests_and_no_secret(sandbox: Sandbox, tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Log what happens")
+    result = run(sandbox, str(script), cwd=tmp_path)
+
+    assert (result.returncode, result.stdout) == (0, GREETING)
+    assert PROMPT.fullmatch(result.stderr)
+    log = (tmp_path / "get_user.log").read_text(encoding="utf-8")
+    assert f"https://{GRAPH_HOST}/v1.0/me" in log
+    assert "/oauth2/v2.0/token" in log
+    assert not any(secret in log for secret in sandbox.secrets)
