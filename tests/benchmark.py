@@ -131,7 +131,7 @@ def table(rounds: int) -> str:
 def main() -> int:
     """Prints the table and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=25, help="how often each program is run")
+    parser.add_argument("--rounds", type=int, default=50, help="how often each program is run")
     options = parser.parse_args()
     if not hasattr(os, "wait4"):
         print("The benchmark needs os.wait4, which Windows does not have.", file=sys.stderr)

@@ -40,13 +40,14 @@ def run(
     *command: str,
     variables: Variables | None = None,
     cwd: Path | None = None,
+    python: str = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `python COMMAND`, by default get_user.py, to its end.
 
     Raises subprocess.TimeoutExpired if it hangs.
     """
     result = subprocess.run(
-        [sys.executable, *(command or [GET_USER])],
+        [python, *(command or [GET_USER])],
         cwd=cwd,
         env=environment(sandbox, variables),
         check=False,

@@ -43,9 +43,17 @@ def test_the_first_command_prints_what_the_readme_shows() -> None:
     assert without_time(result.stdout) == without_time(shown)
 
 
-def test_ci_runs_the_test_command_of_the_readme() -> None:
-    (command,) = blocks("sh", section("Run the tests"))
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    workflows = ROOT / ".github" / "workflows"
+    for language in ("sh", "powershell"):
+        (tests,) = blocks(language, section("Run the tests"))
+        for command in (blocks(language)[0], tests):
+            assert f" {command}" in (workflows / "tests.yml").read_text()
+    (regenerate,) = blocks("shell", section("Regenerate the client"))
+    for command in regenerate.splitlines(keepends=True):
+        assert f" {command}" in (workflows / "client.yml").read_text()
 
+    (command,) = blocks("sh", section("Run the tests"))
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == command.strip()
 
 

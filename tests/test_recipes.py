@@ -6,10 +6,15 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import sysconfig
+import venv
+from collections.abc import Callable, Iterator
+from importlib.metadata import files, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from .program import ROOT, run
 from .readme import blocks, section
@@ -110,13 +115,45 @@ def applied(folder: Path, heading: str, *numbers: int) -> Path:
     return script
 
 
+def requirements_of(requirements: list[str], extras: set[str]) -> Iterator[Requirement]:
+    """Yields those requirements of a list that hold here, and all that they require in turn."""
+    for requirement in map(Requirement, requirements):
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras | {""}):
+            yield requirement
+            yield from requirements_of(requires(requirement.name) or [], requirement.extras)
+
+
+def environment_of(requirements: Path, folder: Path) -> str:
+    """Makes an environment that holds what pip would install for a file of requirements.
+
+    The packages come from the environment that runs the tests. Returns the path of its Python.
+    """
+    on_windows = sys.platform == "win32"
+    builder = venv.EnvBuilder(symlinks=not on_windows)
+    builder.create(folder)
+    scheme = "nt" if on_windows else "posix_prefix"
+    packages = Path(sysconfig.get_path("purelib", scheme, {"base": str(folder)}))
+    put = shutil.copy if on_windows else os.symlink
+    lines = requirements.read_text().splitlines()
+    for name in {canonicalize_name(needed.name) for needed in requirements_of(lines, set())}:
+        for path in files(name) or []:
+            if ".." not in path.parts:
+                (packages / path).parent.mkdir(parents=True, exist_ok=True)
+                put(path.locate(), packages / path)
+    return str(builder.ensure_directories(folder).env_exe)
+
+
 @pytest.mark.parametrize("name", ["my-project", "mein Projekt für Ada"])
 def test_a_copy_needs_nothing_else(sandbox: Sandbox, tmp_path: Path, name: str) -> None:
     script = copy_as_told(tmp_path / name)
-    result = run(sandbox, str(script), cwd=script.parent)
+    python = environment_of(script.parent / "requirements.txt", tmp_path / "environment")
+    result = run(sandbox, str(script), cwd=script.parent, python=python)
 
     assert (result.returncode, result.stdout) == (0, GREETING)
     assert PROMPT.fullmatch(result.stderr)
+    missing = run(sandbox, "-c", "import pytest", python=python)
+    assert "ModuleNotFoundError" in missing.stderr
 
 
 def test_a_program_of_ones_own_calls_it(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -408,6 +408,7 @@ def test_graph_challenges_a_token_without_the_claims(
 
 def test_graph_does_not_know_another_path(client: httpx.Client) -> None:
     expect_graph_error(client.get(f"https://{GRAPH_HOST}/v1.0/you"), 400, "BadRequest")
+    assert client.get(f"https://{GRAPH_HOST}/v1.0//me").status_code == 401
 
 
 def test_sign_in_speaks_http_1_1_and_graph_http_2_too(sandbox: Sandbox) -> None:

@@ -475,8 +475,9 @@ class Graph:
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            (path.removeprefix("/"), "GET", f"/v1.0{path}", partial(self.get, resource))
+            (path.removeprefix("/"), "GET", f"/v1.0{empty}{path}", partial(self.get, resource))
             for path, resource in self._resources.items()
+            for empty in ("", "/")  # Graph passes over an empty segment, which msgraph-sdk sends
         ]
 
     def unknown(self, request: Request, path: str) -> Answer:
