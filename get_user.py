@@ -39,6 +39,9 @@ SCOPES = ["User.Read"]
 async def get_user() -> User:
     """Sign a person in and return the user that Microsoft Graph then names.
 
+    The sign-in is the device code flow of RFC 8628, with the three settings above; the user has an
+    ID and, unless it is None, a display name: https://learn.microsoft.com/graph/api/user-get.
+
     Raises ValueError for a CLIENT_ID or TENANT_ID that cannot be one, before any request;
     azure.core.exceptions.ClientAuthenticationError if sign-in refuses or cannot be reached;
     the client's ODataError if Graph refuses; httpx.HTTPError if Graph cannot be reached; and
@@ -86,6 +89,7 @@ class AsyncCredential(AsyncTokenCredential):
         self._credential = credential
 
     async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """Return a token for these scopes, or raise what the credential raises."""
         return await asyncio.to_thread(self._credential.get_token, *scopes, **options)
 
     async def close(self) -> None:
@@ -96,13 +100,19 @@ class AsyncCredential(AsyncTokenCredential):
 
 
 def show_prompt(verification_uri: str, user_code: str, expires_on: datetime) -> None:
-    """Tell the person where to enter which code, and until what local time."""
+    """Tell the person on stderr where to enter which code, and until what local time.
+
+    Entra sends the three with its device code (RFC 8628 section 3.2).
+    """
     prompt = f"To sign in, open {verification_uri} and enter the code {user_code}"
     say(f"{prompt} (valid until {expires_on.astimezone():%H:%M}).", sys.stderr)
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Write text as one line of characters that can be printed, whatever the stream's encoding."""
+    """Write text as one line of characters that can be printed, whatever the stream's encoding.
+
+    Raises OSError if the stream is closed or takes nothing.
+    """
     if not stream:  # print would write to the other one
         raise OSError("the stream to print on is closed")
     text = " ".join(text.split())
