@@ -154,14 +154,17 @@ HINTS = {
     "50194": "Set AZURE_TENANT_ID to the Directory (tenant) ID of your app registration.",
     "53003": "Ask an administrator to allow device codes, or use another credential.",
     "65001": "Run it again and consent, or ask an administrator to consent.",
+    "70002": "Set Allow public client flows to Yes in the app registration; add no secret.",
     "700016": "Set AZURE_CLIENT_ID to the Application (client) ID, not the Object ID, and "
     "AZURE_TENANT_ID to its tenant.",
     "7000218": "Set Allow public client flows to Yes in the app registration; add no secret.",
+    "9002331": "Set AZURE_TENANT_ID to consumers.",
     "authorization_declined": "Run it again, and approve the sign-in.",
     "expired_token": "Run it again, and sign in while the code that it shows is valid.",
     "tenant": f"Set AZURE_TENANT_ID, now {TENANT_ID!r}, to your Directory (tenant) ID or common.",
     "CA": "If your network inspects TLS, name its CA file in REQUESTS_CA_BUNDLE (for sign-in) and "
     "in SSL_CERT_FILE (for Microsoft Graph).",
+    "CA file": "Set SSL_CERT_FILE to a file that exists, or unset it.",
 }
 
 
@@ -172,10 +175,12 @@ def explain(error: Exception) -> list[str]:
     while link and not isinstance(cause, TimeoutError):  # down to what the network said
         cause = link if isinstance(link, OSError) else cause
         link = link.__cause__ or link.__context__ or getattr(link, "inner_exception", None)
-    keys = ["CA"] if isinstance(cause, (ssl.SSLCertVerificationError, FileNotFoundError)) else []
+    causes = {ssl.SSLCertVerificationError: "CA", FileNotFoundError: "CA file"}
+    keys = [key for kind, key in causes.items() if isinstance(cause, kind)]
     side, host = "Microsoft Graph", "graph.microsoft.com"
     if isinstance(error, ClientAuthenticationError):
-        side, host = "Sign-in", "login.microsoftonline.com"
+        side = "Sign-in"
+        host = os.environ.get("AZURE_AUTHORITY_HOST") or "login.microsoftonline.com"
     proxied = "https" in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
     # MSAL's RuntimeError and str() of azure-core's exceptions include the whole of an answer.
     said = "" if isinstance(cause, RuntimeError) else getattr(cause, "message", None) or str(cause)

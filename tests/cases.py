@@ -175,6 +175,19 @@ CASES: dict[str, Case] = {
         "endpoint is not supported for such apps.",
         "Set AZURE_TENANT_ID to the Directory (tenant) ID of your app registration.",
     ),
+    "AADSTS9002331": not_begun(
+        9002331,
+        "invalid_request",
+        "Application 'X' is configured for use by Microsoft Account users only. Please use the "
+        "/consumers endpoint to serve this request.",
+        "Set AZURE_TENANT_ID to consumers.",
+    ),
+    "AADSTS70002": not_begun(
+        70002,
+        "invalid_client",
+        "The client application must be marked as 'mobile.'",
+        "Set Allow public client flows to Yes in the app registration; add no secret.",
+    ),
     "AADSTS90002": Case(
         variables={"AZURE_TENANT_ID": "elsewhere.example"},
         shows=SIGN_IN_SILENT + "ValueError: Unable to get authority configuration for "
@@ -376,7 +389,7 @@ CASES: dict[str, Case] = {
     "SSL_CERT_FILE names no file": Case(
         variables={"SSL_CERT_FILE": "nowhere.pem"},
         shows="This machine: [Errno 2] No such file or directory",
-        hint=CA_HINT,
+        hint="Set SSL_CERT_FILE to a file that exists, or unset it.",
         prompts=0,
     ),
     "REQUESTS_CA_BUNDLE names no file": Case(

@@ -115,7 +115,10 @@ ANOTHER_GUID = "00000000-0000-0000-0000-000000000000"
 SETTINGS: dict[str, tuple[Variables, str]] = {
     "AZURE_CLIENT_ID": ({"AZURE_CLIENT_ID": ANOTHER_GUID}, "AADSTS700016"),
     "AZURE_TENANT_ID": ({"AZURE_TENANT_ID": ANOTHER_GUID}, "authority configuration"),
-    "AZURE_AUTHORITY_HOST": ({"AZURE_AUTHORITY_HOST": "login.microsoftonline.us"}, "403"),
+    "AZURE_AUTHORITY_HOST": (
+        {"AZURE_AUTHORITY_HOST": "login.microsoftonline.us"},
+        "no usable answer from login.microsoftonline.us through the proxy: ",
+    ),
     "HTTPS_PROXY": ({"HTTPS_PROXY": NOBODY_IS_THERE}, "ConnectionRefused"),
     "ALL_PROXY": ({"HTTPS_PROXY": None, "ALL_PROXY": NOBODY_IS_THERE}, "ConnectionRefused"),
     # The missing file ends it before anything is sent past the sandbox.
@@ -157,8 +160,8 @@ def test_each_row_of_the_table_is_a_case() -> None:
             case for case in CASES.values() if seen in case.shows
         ]
         assert cases, f"no case shows {seen!r}"
-        hints = {re.sub(r", now '.*?',", "", case.hint) for case in cases}
-        assert hints == {to_do} or hints == {""}, f"the hint for {seen!r} is another one"
+        (hint,) = {re.sub(r", now '.*?',", "", case.hint) for case in cases}
+        assert to_do.startswith(hint), f"the hint for {seen!r} is another one"
 
 
 def test_each_snippet_belongs_to_a_recipe_that_is_tried() -> None:

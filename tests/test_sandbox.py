@@ -526,6 +526,11 @@ def test_a_connect_can_be_replaced(sandbox: Sandbox, fault: Fault | None) -> Non
     assert [request.method for request in sandbox.requests] == ["CONNECT", "GET"]
 
 
+def test_an_unknown_endpoint_is_not_replaced(sandbox: Sandbox) -> None:
+    with pytest.raises(ValueError, match="no endpoint 'tokn', but authorize, devicecode, "):
+        sandbox.replace("tokn", Answer(500))
+
+
 def test_the_environment_leads_nowhere_else(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

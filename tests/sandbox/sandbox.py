@@ -174,7 +174,15 @@ class Sandbox:
         `endpoint` is one that a `Request` can name: "discovery", "devicecode", "token" or "me", for
         example, or one of the two host names for the answer to its next CONNECT. None as an answer
         is the one that would be given anyway; None as `times` is for good.
+
+        Raises ValueError for an endpoint that the sandbox does not have.
         """
+        known = {self._entra.host, self._entra.graph_host}
+        known |= {
+            name for service in (self._entra, self._graph) for name, *_ in service.endpoints()
+        }
+        if endpoint not in known:
+            raise ValueError(f"no endpoint {endpoint!r}, but {', '.join(sorted(known))}")
         rounds = cycle(answers) if times is None else chain(*repeat(answers, times))
         self._replaced[endpoint] = chain(self._replaced.get(endpoint, ()), rounds)
 
