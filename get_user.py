@@ -42,10 +42,12 @@ async def get_user() -> User:
     The sign-in is the device code flow of RFC 8628, with the three settings above; the user has an
     ID and, unless it is None, a display name: https://learn.microsoft.com/graph/api/user-get.
 
-    Raises ValueError for a CLIENT_ID or TENANT_ID that cannot be one, before any request;
+    Raises, before any request, ValueError for a CLIENT_ID or TENANT_ID that cannot be one, and
+    OSError, ImportError or httpx.InvalidURL for a CA file or a proxy that cannot be used;
     azure.core.exceptions.ClientAuthenticationError if sign-in refuses or cannot be reached;
-    the client's ODataError if Graph refuses; httpx.HTTPError if Graph cannot be reached; and
-    Exception, as Kiota does, if its answer is not a user. Cancelled, it ends with the next poll.
+    kiota_abstractions.api_error.APIError, mostly as the client's ODataError, if Graph refuses;
+    httpx.HTTPError if Graph cannot be reached; and any Exception, as Kiota does, if its answer is
+    not a user. Cancelled, it ends with the next poll.
     """
     if not re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", CLIENT_ID):
         raise ValueError(
@@ -189,9 +191,7 @@ def explain(error: Exception) -> list[str]:
     match error:
         case ClientAuthenticationError(__cause__=None, response=None):
             text = error.message.removesuffix(": None")
-            keys = re.findall(r"AADSTS(\d+)", text)[:1]
-            if not keys and type(error) is ClientAuthenticationError:  # nobody signed in in time
-                keys = ["expired_token"]
+            keys = re.findall(r"AADSTS(\d+)", text)[:1] or ["expired_token"]
         case ClientAuthenticationError(__cause__=None, response=response) if response:
             body: dict[str, object] = {}
             with contextlib.suppress(TypeError, ValueError):  # it may not be an OAuth 2.0 error

@@ -1,8 +1,12 @@
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from .sandbox import Sandbox
+
+# A shell ignores Ctrl-C on behalf of what it starts in the background, and so would the programs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

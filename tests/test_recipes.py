@@ -1,5 +1,6 @@
 """The recipes of README.md, applied to a copy of the project and run in the sandbox."""
 
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 from .program import ROOT, run
 from .readme import blocks, section
-from .sandbox import GRAPH_HOST, Answer, Resource, Sandbox
+from .sandbox import GRAPH_HOST, Answer, Resource, Sandbox, entra_error
 from .sandbox.sandbox import USER
 from .test_get_user import GREETING, PROMPT
 from .test_sandbox import client_of, sign_in
@@ -200,6 +201,16 @@ def play(folder: Path, code: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def test_a_project_of_ones_own_has_a_sandbox_of_its_own(tmp_path: Path) -> None:
+    folder = copy_as_told(tmp_path / "copy").parent
+    shutil.copytree(ROOT / "tests" / "sandbox", folder / "sandbox")
+    result = subprocess.run(
+        [sys.executable, "-m", "sandbox"], cwd=folder, check=False, capture_output=True, text=True
+    )
+
+    assert (result.returncode, result.stdout) == (0, GREETING)
+
+
 def test_a_script_of_ones_own_runs_in_a_sandbox_with_more(tmp_path: Path) -> None:
     folder = applied(tmp_path / "copy", "Call one more operation").parent
     result = play(folder, blocks("python", section("Run your own script in the sandbox"))[0])
@@ -227,29 +238,42 @@ def test_a_browser_signs_in_without_a_code(sandbox: Sandbox, tmp_path: Path) -> 
     assert endpoints == ["discovery", "authorize", "token", "me"]
 
 
-AZ = """#!{python}
-import json
-import sys
+def test_a_refused_browser_ends_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Sign in with another credential", 0)
+    replace(script, ('SCOPES = ["User.Read"]', 'SCOPES = ["Mail.Read"]'))
+    result = run(sandbox, str(script))
 
-assert "account get-access-token --output json --resource https://graph.microsoft.com" == " ".join(
-    sys.argv[1:]
-), sys.argv
-print(json.dumps({{"accessToken": "{token}", "expires_on": 4102444800}}))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("Sign-in: Authentication failed: AADSTS70011: ")
+
+
+AZ = """#!/bin/sh
+if [ "$*" = "account get-access-token --output json --resource https://graph.microsoft.com" ]
+then {does}
+else exit 2
+fi
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for az is a script with a #!")
-def test_the_azure_cli_gives_the_token(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signed_in", [True, False])
+def test_the_azure_cli_gives_the_token(sandbox: Sandbox, tmp_path: Path, signed_in: bool) -> None:
     script = applied(tmp_path / "copy", "Sign in with another credential", 1)
     with client_of(sandbox) as client:
         token = sign_in(sandbox, client)["access_token"]
+    answer = json.dumps({"accessToken": token, "expires_on": 4102444800})
+    refuse = "echo \"ERROR: Please run 'az login' to setup account.\" >&2; exit 1"
     az = tmp_path / "az"
-    az.write_text(AZ.format(python=sys.executable, token=token))
+    az.write_text(AZ.format(does=f"echo '{answer}'" if signed_in else refuse))
     az.chmod(az.stat().st_mode | stat.S_IXUSR)
     path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
     result = run(sandbox, str(script), variables={"PATH": path})
 
-    assert (result.returncode, result.stdout, result.stderr) == (0, GREETING, "")
+    if signed_in:
+        assert (result.returncode, result.stdout, result.stderr) == (0, GREETING, "")
+    else:
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == "Sign-in: Please run 'az login' to set up an account\n"
 
 
 def test_without_the_azure_cli_it_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -286,7 +310,8 @@ def test_without_a_keyring_nothing_is_stored(sandbox: Sandbox, tmp_path: Path) -
 def test_the_second_run_signs_in_by_itself(sandbox: Sandbox, tmp_path: Path) -> None:
     script = applied(tmp_path / "copy", "Stay signed in")
     # Stands in for a keyring.
-    replace(script, ('(name="get_user")', '(name="get_user", allow_unencrypted_storage=True)'))
+    named = "TokenCachePersistenceOptions(name="
+    replace(script, (named, "TokenCachePersistenceOptions(allow_unencrypted_storage=True, name="))
     variables = {**NO_KEYRING, "HOME": str(tmp_path)}
     first = run(sandbox, str(script), variables=variables)
     second = run(sandbox, str(script), variables=variables)
@@ -296,9 +321,18 @@ def test_the_second_run_signs_in_by_itself(sandbox: Sandbox, tmp_path: Path) -> 
     assert (second.returncode, second.stdout, second.stderr) == (0, GREETING, "")
     endpoints = [request.endpoint for request in sandbox.requests]
     assert endpoints == ["discovery", "devicecode", "token", "me", "discovery", "me"]
-    account = (tmp_path / ".get_user.json").read_text()
+    account = (tmp_path / f".get_user-{sandbox.client_id}.json").read_text()
     assert USER["userPrincipalName"] in account
     assert not any(secret in account for secret in sandbox.secrets)
+
+    # When Graph wants a new sign-in and the refresh token does not help, the person is asked again.
+    sandbox.require_claims({"nbf": {"essential": True, "value": "1"}})
+    sandbox.replace("token", entra_error(50173, "invalid_grant", "The grant has been revoked."))
+    third = run(sandbox, str(script), variables=variables)
+    fourth = run(sandbox, str(script), variables=variables)
+    assert (third.returncode, third.stdout) == (fourth.returncode, fourth.stdout) == (0, GREETING)
+    assert PROMPT.fullmatch(third.stderr)
+    assert fourth.stderr == ""
 
 
 def test_a_national_cloud_is_used_for_all(tmp_path: Path) -> None:

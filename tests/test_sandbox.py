@@ -197,7 +197,6 @@ def test_a_browser_gets_a_page_that_sends_the_code_on(
     ("changed", "error", "number"),
     [
         ({"client_id": "0" * 8}, "unauthorized_client", 700016),
-        ({"scope": "Mail.Read"}, "invalid_scope", 70011),
         ({"redirect_uri": "http://localhost.example"}, "invalid_request", 50011),
         ({"response_type": "token"}, "invalid_request", 900971),
         ({"response_mode": "fragment"}, "invalid_request", 900971),
@@ -222,6 +221,16 @@ def test_a_code_is_redeemed_only_by_who_asked_for_it(
     sandbox: Sandbox, client: httpx.Client, changed: dict[str, str], number: int
 ) -> None:
     expect_entra_error(redeem(sandbox, client, **changed), 400, "invalid_grant", number)
+
+
+def test_a_program_is_told_of_a_scope_that_its_app_does_not_have(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    page = authorize(sandbox, client, scope="Mail.Read")
+
+    assert 'name="error" value="invalid_scope"' in page.text
+    assert 'name="error_description" value="AADSTS70011: ' in page.text
+    assert 'name="code"' not in page.text
 
 
 def test_a_code_is_redeemed_once(sandbox: Sandbox, client: httpx.Client) -> None:

@@ -4,11 +4,8 @@ import argparse
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from . import Sandbox
-
-GET_USER = Path(__file__).resolve().parents[2] / "get_user.py"
 
 NOTICE = (
     "This is a sandbox: nobody is really signed in. "
@@ -19,10 +16,10 @@ NOTICE = (
 def main() -> int:
     """Runs the script and returns its exit status: 128 + N if signal N ended it, as in a shell."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.sandbox",
+        prog=f"python -m {__package__}",
         description="Run a script that signs in with Microsoft against a sandbox on this machine.",
     )
-    parser.add_argument("script", nargs="?", default=GET_USER, help="by default get_user.py")
+    parser.add_argument("script", nargs="?", default="get_user.py", help="by default get_user.py")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script is given")
     options = parser.parse_args()
 

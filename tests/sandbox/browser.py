@@ -28,11 +28,15 @@ class Form(HTMLParser):
 
 
 def sign_in(address: str) -> None:
-    """Opens `address` and takes the code in the page to the program that waits for it.
+    """Opens `address` and takes what the page's form holds to the program that waits for it.
 
-    Raises httpx.HTTPError if Entra refuses, or if no program waits.
+    Where Entra refuses to send anybody on, it says so on stderr, as a browser shows it to the
+    person. Raises httpx.HTTPError if Entra cannot be reached, or if no program waits.
     """
-    page = httpx.get(address).raise_for_status()
+    page = httpx.get(address)
+    if page.is_error:
+        print(f"The browser shows: {page.text}", file=sys.stderr)
+        return
     form = Form(page.text)
     # The program waits on this machine, where the sandbox's proxy does not lead.
     httpx.post(form.action, data=form.fields, trust_env=False).raise_for_status()

@@ -251,12 +251,7 @@ class Entra:
         https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow
         """
         query = request.query
-        refusal = (
-            self._tenant_refusal(tenant)
-            or self._client_refusal(query, tenant)
-            or self._scope_refusal(query)
-        )
-        if refusal:
+        if refusal := self._tenant_refusal(tenant) or self._client_refusal(query, tenant):
             return refusal
         redirect_uri = query.get("redirect_uri", "")
         if re.sub(r":\d+$", "", redirect_uri) != REDIRECT_URI:
@@ -274,11 +269,16 @@ class Entra:
         for name, value in required.items():
             if query.get(name) != value:
                 return _invalid(name)
-        code = self._secret("code")
-        self._authorization_codes[code] = AuthorizationCode(
-            query["scope"], redirect_uri, query.get("code_challenge", ""), query.get("nonce")
-        )
-        fields = {"code": code, "state": query.get("state", ""), "session_state": "sandbox"}
+        fields = {"state": query.get("state", "")}
+        if refusal := self._scope_refusal(query):
+            # The program is told, not the person (RFC 6749 section 4.1.2.1).
+            content = json.loads(refusal.body)
+            fields |= {name: content[name] for name in ("error", "error_description")}
+        else:
+            fields["code"] = code = self._secret("code")
+            self._authorization_codes[code] = AuthorizationCode(
+                query["scope"], redirect_uri, query.get("code_challenge", ""), query.get("nonce")
+            )
         inputs = "".join(
             f'<input type="hidden" name="{name}" value="{html.escape(value)}" />'
             for name, value in fields.items()
