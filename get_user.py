@@ -43,7 +43,7 @@ async def get_user() -> User:
     ID and, unless it is None, a display name: https://learn.microsoft.com/graph/api/user-get.
 
     Raises, before any request, ValueError for a CLIENT_ID or TENANT_ID that cannot be one, and
-    OSError, ImportError or httpx.InvalidURL for a CA file or a proxy that cannot be used;
+    OSError, ImportError or httpx.InvalidURL for an SSL_CERT_FILE or a proxy that cannot be used;
     azure.core.exceptions.ClientAuthenticationError if sign-in refuses or cannot be reached;
     kiota_abstractions.api_error.APIError, mostly as the client's ODataError, if Graph refuses;
     httpx.HTTPError if Graph cannot be reached; and any Exception, as Kiota does, if its answer is

@@ -41,6 +41,10 @@ def test_the_types_fit_here_and_in_every_copy(tmp_path: Path) -> None:
     (code,) = blocks("python", section("Call it from your own program"))
     (folder / "own.py").write_text(code, encoding="utf-8")
     expect_success(folder, "mypy", *shared, "own.py", "get_user.py")
+    # The client's own types are what it is checked against.
+    (folder / "wrong.py").write_text(code.replace("user.id", "user.id + 1"), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"Unsupported operand types for \+"):
+        expect_success(folder, "mypy", *shared, "wrong.py")
     for heading, diffs in RECIPES.items():
         for numbers in diffs:
             script = applied(tmp_path / f"{heading} {numbers}", heading, *numbers)

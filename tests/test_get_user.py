@@ -437,6 +437,7 @@ RAISES = """
 import asyncio
 import httpx
 from azure.core.exceptions import ClientAuthenticationError
+from kiota_abstractions.api_error import APIError
 from client.models.o_data_errors.o_data_error import ODataError
 import get_user
 
@@ -446,6 +447,8 @@ except ClientAuthenticationError:
     print("ClientAuthenticationError")
 except ODataError:
     print("ODataError")
+except APIError:
+    print("APIError")
 except httpx.HTTPError:
     print("HTTPError")
 """
@@ -457,6 +460,7 @@ except httpx.HTTPError:
         ("token", DECLINED, "ClientAuthenticationError"),
         (SIGN_IN_HOST, Answer(fault=Fault.REFUSED), "ClientAuthenticationError"),
         ("me", FORBIDDEN, "ODataError"),
+        ("me", Answer(403), "APIError"),
         ("me", Answer(fault=Fault.RESET), "HTTPError"),
     ],
 )
