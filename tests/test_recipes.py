@@ -14,6 +14,8 @@ from importlib.metadata import files, requires
 from pathlib import Path
 
 import pytest
+from openapi_spec_validator import OpenAPIV30SpecValidator
+from openapi_spec_validator.readers import read_from_filename
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -112,6 +114,7 @@ def applied(folder: Path, heading: str, *numbers: int) -> Path:
     for number in numbers or range(len(diffs)):
         change(folder, diffs[number])
     if heading in REGENERATED:
+        OpenAPIV30SpecValidator(read_from_filename(str(folder / "get-me.yml"))[0]).validate()
         REGENERATED[heading](folder / "client")
     return script
 
