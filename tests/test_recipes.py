@@ -287,6 +287,19 @@ def test_without_the_azure_cli_it_says_so(sandbox: Sandbox, tmp_path: Path) -> N
     assert result.stderr == "Sign-in: Azure CLI not found on path\n"
 
 
+def test_a_managed_identity_takes_the_same_change(sandbox: Sandbox, tmp_path: Path) -> None:
+    script = applied(tmp_path / "copy", "Sign in with another credential", 1)
+    text = script.read_text(encoding="utf-8")
+    other = text.replace("AzureCliCredential", "ManagedIdentityCredential")
+    script.write_text(other, encoding="utf-8")
+    result = run(sandbox, str(script))
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "Sign-in: ManagedIdentityCredential authentication unavailable.\n"
+    # The address of Azure's metadata service: the sandbox's proxy leads nobody there.
+    assert [request.host for request in sandbox.requests] == ["169.254.169.254"]
+
+
 def stored(home: Path) -> str:
     """Returns what all files below a folder hold."""
     return "".join(path.read_text() for path in home.rglob("*") if path.is_file())
