@@ -9,7 +9,7 @@ from . import Sandbox
 
 NOTICE = (
     "This is a sandbox: nobody is really signed in. "
-    "Do not enter the code anywhere, it is approved by itself in a few seconds."
+    "Do not enter the code anywhere, it is {} by itself in a few seconds."
 )
 
 
@@ -19,29 +19,25 @@ def main() -> int:
         prog=f"python -m {__package__}",
         description="Run a script that signs in with Microsoft against a sandbox on this machine.",
     )
+    parser.add_argument(
+        "--no-device-codes",
+        action="store_true",
+        help="play a tenant that blocks device codes (AADSTS530035)",
+    )
     parser.add_argument("script", nargs="?", default="get_user.py", help="by default get_user.py")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script is given")
     options = parser.parse_args()
+    command = [sys.executable, options.script, *options.arguments]
 
-    print(NOTICE, file=sys.stderr, flush=True)
-    for name in {"SIGHUP", "SIGTERM"} & set(dir(signal)):
-        signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
+    outcome = "refused" if options.no_device_codes else "approved"
+    print(NOTICE.format(outcome), file=sys.stderr, flush=True)
+    # An exception makes subprocess.call kill the script.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        with Sandbox() as sandbox:
-            return run([sys.executable, options.script, *options.arguments], sandbox.environment)
+        with Sandbox(device_codes=not options.no_device_codes) as sandbox:
+            status = subprocess.call(command, env=sandbox.environment)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-
-
-def run(command: list[str], environment: dict[str, str]) -> int:
-    """Runs a command, no longer than this process lives, and returns its exit status."""
-    child = subprocess.Popen(command, env=environment)
-    try:
-        status = child.wait()
-    finally:
-        # Ctrl-C in a terminal reaches the child too, a signal to this process alone does not.
-        child.kill()
-        child.wait()
     return status if status >= 0 else 128 - status
 
 

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -12,7 +12,6 @@ from typing import Any
 class Fault(Enum):
     """What can go wrong with the connection that should carry an answer."""
 
-    REFUSED = "it is closed unanswered, and the next attempt to connect to that host is refused"
     RESET = "it is reset, as by a machine that crashed"
     CUT_OFF = "it ends in the middle of the body"
     SILENT = "it stays open, and nothing ever comes"
@@ -29,12 +28,14 @@ class Answer:
     fault: Fault | None = None
 
 
-def json_answer(
-    content: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Answer:
+def json_answer(content: object, status: int = 200, headers: Mapping[str, str] = {}) -> Answer:
     """Returns `content` as a JSON answer; `headers` add to or replace the Content-Type."""
     content_type = {"Content-Type": "application/json; charset=utf-8"}
-    return Answer(status, json.dumps(content).encode(), {**content_type, **(headers or {})})
+    return Answer(status, json.dumps(content).encode(), {**content_type, **headers})
+
+
+WITHOUT_PAGE = {None, 7000014}
+"""The numbers with which Entra sends no error_uri."""
 
 
 def entra_headers() -> dict[str, str]:
@@ -53,19 +54,20 @@ def entra_error(
     """
     headers = entra_headers()
     trace_id, correlation_id = headers["x-ms-request-id"], str(uuid.uuid4())
-    timestamp = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%SZ}"
+    timestamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
+    ids = f"Trace ID: {trace_id} Correlation ID: {correlation_id} Timestamp: {timestamp}"
     code = "" if number is None else f"AADSTS{number}: "
-    description = f"{code}{text} Trace ID: {trace_id} Correlation ID: {correlation_id}"
     content = {
         "error": error,
-        "error_description": f"{description} Timestamp: {timestamp}",
+        "error_description": f"{code}{text} {ids}",
         "error_codes": [] if number is None else [number],
         "timestamp": timestamp,
         "trace_id": trace_id,
         "correlation_id": correlation_id,
-        "error_uri": f"https://login.microsoftonline.com/error?code={number}",
         **more,
     }
+    if number not in WITHOUT_PAGE:
+        content["error_uri"] = f"https://login.microsoftonline.com/error?code={number}"
     return json_answer(content, status, headers)
 
 
@@ -78,24 +80,13 @@ def authorization_pending() -> Answer:
 def graph_headers() -> dict[str, str]:
     """Returns the headers that Microsoft Graph sends with every answer."""
     request_id = str(uuid.uuid4())
-    return {
-        "request-id": request_id,
-        "client-request-id": request_id,
-        "x-ms-ags-diagnostic": '{"ServerInfo":{"DataCenter":"Sandbox","Slice":"E","Ring":"1"}}',
-    }
+    return {"request-id": request_id, "client-request-id": request_id}
 
 
-def graph_error(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-) -> Answer:
+def graph_error(status: int, code: str, message: str, headers: Mapping[str, str] = {}) -> Answer:
     """Returns a refusal of Microsoft Graph, in the shape of https://learn.microsoft.com/graph/errors."""
     sent = graph_headers()
-    inner = {
-        "date": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S}",
-        "request-id": sent["request-id"],
-        "client-request-id": sent["client-request-id"],
-    }
+    inner = {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}", **sent}
     content = {"error": {"code": code, "message": message, "innerError": inner}}
-    return json_answer(
-        content, status, {"Content-Type": "application/json", **sent, **(headers or {})}
-    )
+    sent["Content-Type"] = "application/json"
+    return json_answer(content, status, {**sent, **headers})

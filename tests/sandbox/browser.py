@@ -4,27 +4,11 @@ It opens the address that it is given and submits the form of the page that it g
 in Entra's own page does: https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow
 """
 
+import html
+import re
 import sys
-from html.parser import HTMLParser
 
 import httpx
-
-
-class Form(HTMLParser):
-    """The form of a page: `action` is where its `fields` go."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.action = ""
-        self.fields: dict[str, str] = {}
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = {name: value or "" for name, value in attrs}
-        if tag == "form":
-            self.action = attributes["action"]
-        elif tag == "input":
-            self.fields[attributes["name"]] = attributes["value"]
 
 
 def sign_in(address: str) -> None:
@@ -37,9 +21,11 @@ def sign_in(address: str) -> None:
     if page.is_error:
         print(f"The browser shows: {page.text}", file=sys.stderr)
         return
-    form = Form(page.text)
+    (action,) = re.findall('action="(.*?)"', page.text)
+    fields = re.findall('name="(.*?)" value="(.*?)"', page.text)
+    data = {name: html.unescape(value) for name, value in fields}
     # The program waits on this machine, where the sandbox's proxy does not lead.
-    httpx.post(form.action, data=form.fields, trust_env=False).raise_for_status()
+    httpx.post(html.unescape(action), data=data, trust_env=False).raise_for_status()
 
 
 if __name__ == "__main__":

@@ -1,157 +1,180 @@
-"""An HTTPS proxy that leads known hosts to servers here, and can break connections on the way."""
+"""An HTTPS proxy that plays the hosts it is asked to connect to, on the very same connection."""
 
 import asyncio
-import contextlib
 import socket
+import ssl
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
+
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from .answers import Answer, Fault
 from .services import Request
 
 
-class Tunnel:
-    """One connection of a client, carried on to a server."""
-
-    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
-        self._client = client
-        self._server = server
-        self._left: int | None = None
-
-    async def carry(self, client: asyncio.StreamReader, server: asyncio.StreamReader) -> None:
-        """Carries bytes both ways until the server has ended its side, which it does last."""
-        await asyncio.gather(self._upstream(client), self._downstream(server))
-
-    async def _upstream(self, client: asyncio.StreamReader) -> None:
-        with contextlib.suppress(OSError):
-            while data := await client.read(65536):
-                self._server.write(data)
-                await self._server.drain()
-        with contextlib.suppress(OSError):
-            self._server.write_eof()
-
-    async def _downstream(self, server: asyncio.StreamReader) -> None:
-        with contextlib.suppress(OSError):
-            while data := await server.read(65536):
-                if self._left is not None:
-                    data = data[: self._left]
-                    self._left -= len(data)
-                self._client.write(data)
-                if self._left == 0:
-                    self.close()
-                await self._client.drain()
-        self.close()
-
-    def cut_after(self, size: int) -> None:
-        """Ends the connection once `size` more bytes have gone to the client."""
-        self._left = size
-
-    def close(self) -> None:
-        """Ends the connection in order, on the client's side; the server's follows."""
-        self._client.close()
-
-    def reset(self) -> None:
-        """Ends the connection with a TCP reset, on the client's side; the server's follows."""
-        reset(self._client)
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """Resets a TCP connection, which is what closing a socket that may linger for 0 s does."""
-    no_linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
-    writer.transport.abort()
-
-
 class Proxy:
-    """The proxy: `accept` serves the connections of an asyncio.start_server.
+    """The proxy: it serves as long as `serving` lasts.
 
-    `ports` has the local port of each host that is played here. `replaced(host)` returns the answer
-    to give to a CONNECT instead of carrying it, or None. `record` gets every request that is not
-    carried.
+    `hosts` has the TLS settings of each host that it plays. `answer` returns a host's answer to a
+    request, `replaced` the answer to give to a CONNECT to a host instead of playing it, or None.
+    `record` gets every request that reaches no host. `errors` are what went wrong in the proxy and
+    in the three, apart from clients that went away or did not trust the certificate.
     """
 
     def __init__(
         self,
-        ports: Mapping[str, int],
+        hosts: Mapping[str, ssl.SSLContext],
+        answer: Callable[[Request], Answer],
         replaced: Callable[[str], Answer | None],
         record: Callable[[Request], None],
     ) -> None:
-        self._ports = ports
+        self._hosts = hosts
+        self._answer = answer
         self._replaced = replaced
         self._record = record
-        self._tunnels: dict[int, Tunnel] = {}
-        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._config = Config()
+        self._config.include_server_header = False
+        # Hypercorn's own 5 s would end a connection just when the next poll is sent on it.
+        self._config.keep_alive_timeout = 900
+        self._context = WorkerContext(None)
+        self.errors: list[BaseException] = []
 
-    def tunnel(self, port: int) -> Tunnel:
-        """Returns the tunnel whose connection a server sees coming from the local `port`."""
-        return self._tunnels[port]
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[int]:
+        """Serves on a free port of 127.0.0.1, which it yields, and in the end leaves nothing."""
+        asyncio.get_running_loop().set_exception_handler(self._callback_failed)
+        clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def close(self) -> None:
-        """Ends every connection, and returns when the servers have ended theirs."""
-        for writer in self._clients.values():
-            writer.close()
-        await asyncio.gather(*self._clients)
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            client = asyncio.create_task(self._serve(reader, writer))
+            clients[client] = writer
+            client.add_done_callback(ended)
 
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serves one client: what asyncio.start_server calls for each connection."""
-        # A coroutine in this place could be cancelled before it begins, and close nothing.
-        client = asyncio.create_task(self._serve(reader, writer))
-        self._clients[client] = writer
-        client.add_done_callback(lambda client: self._clients.pop(client).close())
+        def ended(client: asyncio.Task[None]) -> None:
+            del clients[client]
+            if not client.cancelled() and (error := client.exception()):
+                self.errors.append(error)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=1024)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for client, writer in clients.items():
+                if not writer.get_extra_info("ssl_object"):
+                    client.cancel()  # It waits for the client, before or in the TLS handshake.
+                writer.transport.abort()
+            # Hypercorn would wait for the next request of a connection that has ended.
+            await self._context.terminated.set()
+            await asyncio.gather(*clients, return_exceptions=True)
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception") or RuntimeError(context["message"])
+        if not isinstance(error, OSError):
+            self.errors.append(error)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        try:
             head = await reader.readuntil(b"\r\n\r\n")
             method, target, _ = head.decode("latin-1").split(" ", 2)
             # https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
             url = urlsplit(f"//{target}" if method == "CONNECT" else target)
             host = url.hostname or ""
-            if method != "CONNECT" or host not in self._ports or url.port != 443:
-                self._record(Request("", host, method, url.path))
-                await _respond(writer, Answer(HTTPStatus.FORBIDDEN))
-            elif answer := self._replaced(host):
-                self._record(Request(host, host, method, url.path))
-                await self._replace(answer, reader, writer)
+            known = method == "CONNECT" and host in self._hosts and url.port == 443
+            answer = self._replaced(host) if known else Answer(HTTPStatus.FORBIDDEN)
+            if answer:
+                self._record(Request(host if known else "", host, method, url.path))
+                if answer.fault is Fault.SILENT:  # It is the host behind the proxy that is silent.
+                    await _send_plain(writer, Answer())
+                await _play(answer, writer, reader.read, partial(_send_plain, writer))
             else:
-                await self._connect(self._ports[host], reader, writer)
-
-    async def _connect(
-        self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-        local_port = server_writer.get_extra_info("sockname")[1]
-        tunnel = self._tunnels[local_port] = Tunnel(writer, server_writer)
-        try:
-            await _respond(writer, Answer())
-            await tunnel.carry(reader, server_reader)
+                await self._play_host(host, reader, writer)
+        except* (OSError, asyncio.IncompleteReadError):
+            pass  # The client went away, or does not trust the certificate.
         finally:
-            server_writer.close()
-            del self._tunnels[local_port]
+            writer.close()
 
-    async def _replace(
-        self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    async def _play_host(
+        self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(reader.read(), answer.delay)
-        match answer.fault:
-            case Fault.RESET:
-                reset(writer)
-            case Fault.REFUSED:
-                await _respond(writer, Answer(HTTPStatus.BAD_GATEWAY))
-            case Fault.SILENT:
-                await _respond(writer, Answer())
-                await reader.read()
-            case Fault.CUT_OFF:
-                pass
-            case None:
-                await _respond(writer, answer)
+        await _send_plain(writer, Answer())
+        await writer.start_tls(self._hosts[host])
+
+        async def app(
+            scope: Scope,
+            receive: ASGIReceiveCallable,
+            send: ASGISendCallable,
+            sync_spawn: object,
+            call_soon: object,
+        ) -> None:
+            try:
+                if request := await _read(host, scope, receive):
+                    await _play(self._answer(request), writer, receive, partial(_send, send))
+            except Exception as error:
+                self.errors.append(error)
+                raise  # Hypercorn prints it and answers 500.
+
+        loop = asyncio.get_running_loop()
+        await TCPServer(app, loop, self._config, self._context, {}, reader, writer)
 
 
-async def _respond(writer: asyncio.StreamWriter, answer: Answer) -> None:
+async def _read(host: str, scope: Scope, receive: ASGIReceiveCallable) -> Request | None:
+    """Returns the request of an ASGI scope, or None if the client goes away meanwhile."""
+    assert scope["type"] == "http"
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message["body"]
+        more = message["more_body"]
+    query = scope["query_string"].decode()
+    headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+    path = scope["path"] + (query and f"?{query}")
+    return Request("", host, scope["method"], path, headers, body, scope["http_version"])
+
+
+async def _play(
+    answer: Answer,
+    writer: asyncio.StreamWriter,
+    gone: Callable[[], Awaitable[object]],
+    send: Callable[[Answer], Awaitable[None]],
+) -> None:
+    """Gives an answer, or breaks the connection, unless the client has `gone` before."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(gone(), answer.delay)
+        return
+    if answer.fault is Fault.RESET:
+        # Closing a socket that may linger for 0 s resets its connection.
+        no_linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+        writer.transport.abort()
+    elif answer.fault is not Fault.SILENT:
+        await send(answer)
+    if answer.fault is Fault.CUT_OFF:
+        writer.close()
+    elif answer.fault:
+        await gone()
+
+
+async def _send(send: ASGISendCallable, answer: Answer) -> None:
+    cut_off = answer.fault is Fault.CUT_OFF
+    headers = {"Content-Length": str(len(answer.body) + cut_off), **answer.headers}
+    raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": cut_off})
+
+
+async def _send_plain(writer: asyncio.StreamWriter, answer: Answer) -> None:
     lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body)
-    await writer.drain()

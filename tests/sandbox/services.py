@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from .answers import (
     Answer,
@@ -35,7 +35,50 @@ DEVICE_CODE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 REDIRECT_URI = "http://localhost"
 """The app's redirect URI. Entra, like RFC 8252 section 7.3, lets a client add any port to it."""
 
-OIDC_SCOPES = {"offline_access", "openid", "profile"}
+TENANT_ID = "72f988bf-0000-4000-8000-00005a9db0c5"
+TENANT_DOMAIN = "sandbox.example"
+ISSUERS = {
+    "common": "{tenantid}",
+    "organizations": "{tenantid}",
+    "consumers": "9188040d-6c67-4c5b-b112-36a304b66dad",
+    TENANT_ID: TENANT_ID,
+    TENANT_DOMAIN: TENANT_ID,
+}
+"""The tenants that there are, and what the issuer of each is called."""
+
+USER_CODE = "SANDBOX42"
+OIDC_SCOPES = {"email", "offline_access", "openid", "profile"}
+LIFETIME = 3600
+"""Seconds for which a token is said to be valid: longer than a sandbox lasts."""
+
+REFUSALS = {
+    50011: "invalid_request: The redirect URI '{}' specified in the request does not match the "
+    "redirect URIs configured for the application '{}'.",
+    50059: "invalid_request: No tenant-identifying information found in either the request or "
+    "implied by any provided credentials.",
+    70000: "invalid_grant: The provided value for the input parameter 'refresh_token' or "
+    "'assertion' is not valid.",
+    70002: "invalid_client: The client does not exist or is not enabled for consumers.",
+    70003: "unsupported_grant_type: The app requested an unsupported grant type '{}'.",
+    70008: "invalid_grant: The provided authorization code or refresh token has expired due to "
+    "inactivity. Send a new interactive authorization request for this user and resource.",
+    70011: "invalid_scope: The provided value for the input parameter 'scope' is not valid. "
+    "The scope {} is not valid.",
+    70020: "expired_token: The provided value for the input parameter 'device_code' is not valid. "
+    "This device code has expired.",
+    90002: "invalid_tenant: Tenant '{}' not found.",
+    501481: "invalid_grant: The Code_Verifier does not match the code_challenge supplied in the "
+    "authorization request.",
+    530035: "invalid_grant: Access has been blocked by security defaults.",
+    700016: "unauthorized_client: Application with identifier '{}' was not found in the directory "
+    "'{}'.",
+    900023: "invalid_request: Specified tenant identifier '{}' is neither a valid DNS name, nor a "
+    "valid external domain.",
+    900144: "invalid_request: The request body must contain the following parameter: '{}'.",
+    7000014: "invalid_grant: The provided value for the input parameter 'device_code' is not "
+    "valid.",
+}
+"""The error and the text that go with each AADSTS number."""
 
 
 @dataclass(frozen=True)
@@ -59,28 +102,12 @@ class Request:
     @property
     def form(self) -> dict[str, str]:
         """The fields of a form body, in the order in which they arrived."""
-        return _fields(self.body.decode())
+        return dict(parse_qsl(self.body.decode(), keep_blank_values=True))
 
     @property
     def query(self) -> dict[str, str]:
         """The fields of the query, in the order in which they arrived."""
-        return _fields(urlsplit(self.path).query)
-
-
-Endpoint = tuple[str, str, str, Callable[..., Answer]]
-"""Name, method and path of an endpoint, and what answers it with what stands in the braces."""
-
-
-class Service(Protocol):
-    """One of the two hosts."""
-
-    def endpoints(self) -> list[Endpoint]:
-        """Returns what the host answers."""
-        ...
-
-    def unknown(self, request: Request, path: str) -> Answer:
-        """Returns the host's answer to any other request."""
-        ...
+        return dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
 
 
 @dataclass(frozen=True)
@@ -93,23 +120,11 @@ class Resource:
 
 @dataclass
 class DeviceCode:
-    """A sign-in that waits for its user; times are those of time.monotonic()."""
+    """A sign-in that waits for its user; `expires_at` is a time of time.monotonic()."""
 
     scope: str
     expires_at: float
-    interval: int
-    next_poll: float = 0.0
     polls: int = 0
-
-
-@dataclass(frozen=True)
-class AuthorizationCode:
-    """A sign-in in a browser that has not been redeemed yet."""
-
-    scope: str
-    redirect_uri: str
-    code_challenge: str
-    nonce: str | None
 
 
 @dataclass(frozen=True)
@@ -118,157 +133,105 @@ class Token:
 
     scope: str
     claims: dict[str, Any]
-    expires_at: float
 
 
+@dataclass(kw_only=True)
 class Entra:
     """The identity platform at `host`, with one registered app and one user.
 
-    `client_id` is the app's and `tenant_id` its tenant's; `user` is what Graph says of the user,
-    and `permissions` are those of Graph, at `graph_host`, that the app may ask for. `interval` and
-    `expires_in` are in seconds. A sign-in with a device code is approved once `pending` polls have
-    been answered with authorization_pending, or never if `pending` is None; one in a browser is
-    approved at once.
+    `user` is what Graph says of the user, and `permissions` are those of Graph, at `graph_host`,
+    that the app may ask for. `interval` and `expires_in` are in seconds. A sign-in with a device
+    code is pending for `pending` polls, or forever if that is None, and then approved, or refused
+    without `device_codes`; one in a browser is approved at once.
     """
 
-    user_code = "SANDBOX42"
-    verification_uri = "https://microsoft.com/devicelogin"
-    tenant_domain = "sandbox.example"
-    tenant_id = "72f988bf-0000-4000-8000-00005a9db0c5"
+    client_id: str
+    user: dict[str, Any]
+    permissions: set[str]
+    host: str
+    graph_host: str
+    pending: int | None
+    interval: int
+    expires_in: int
+    device_codes: bool
+    access_tokens: dict[str, Token] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    _refresh_tokens: dict[str, str] = field(default_factory=dict)
+    _device_codes: dict[str, DeviceCode] = field(default_factory=dict)
+    _signed_in: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        client_id: str,
-        user: dict[str, Any],
-        permissions: set[str],
-        *,
-        host: str,
-        graph_host: str,
-        pending: int | None,
-        interval: int,
-        expires_in: int,
-    ) -> None:
-        self.client_id = client_id
-        self.user = user
-        self.permissions = permissions
-        self.host = host
-        self.graph_host = graph_host
-        self.pending = pending
-        self.interval = interval
-        self.expires_in = expires_in
-        self.access_tokens: dict[str, Token] = {}
-        self.secrets: set[str] = set()
-        self._refresh_tokens: dict[str, str] = {}
-        self._device_codes: dict[str, DeviceCode] = {}
-        self._authorization_codes: dict[str, AuthorizationCode] = {}
+    endpoints = ("authorize", "devicecode", "discovery", "instance", "token")
 
-    def endpoints(self) -> list[Endpoint]:
-        return [
-            ("authorize", "GET", "/{tenant}/oauth2/v2.0/authorize", self.authorize),
-            ("discovery", "GET", "/{tenant}/v2.0/.well-known/openid-configuration", self.discovery),
-            ("devicecode", "POST", "/{tenant}/oauth2/v2.0/devicecode", self.devicecode),
-            ("token", "POST", "/{tenant}/oauth2/v2.0/token", self.token),
-            ("instance", "GET", "/common/discovery/instance", self.instance),
-        ]
+    def find(self, request: Request) -> tuple[str, Callable[[], Answer]]:
+        """Returns the name of the endpoint that a request is for, and what answers it."""
+        path = request.path.partition("?")[0]
+        match request.method, path.split("/")[1:]:
+            case "GET", ["common", "discovery", "instance"]:
+                return "instance", self._instance
+            case "GET", [tenant, "v2.0", ".well-known", "openid-configuration"]:
+                return "discovery", partial(self._discovery, tenant)
+            case "GET", [tenant, "oauth2", "v2.0", "authorize"]:
+                return "authorize", partial(self._authorize, request.query, tenant)
+            case "POST", [tenant, "oauth2", "v2.0", "devicecode"]:
+                return "devicecode", partial(self._devicecode, request.form, tenant)
+            case "POST", [tenant, "oauth2", "v2.0", "token"]:
+                return "token", partial(self._token, request.form, tenant)
+        return "", partial(Answer, 404, headers=entra_headers())
 
-    def unknown(self, request: Request, path: str) -> Answer:
-        return Answer(404, headers=entra_headers())
-
-    def discovery(self, request: Request, tenant: str) -> Answer:
-        """Answers a request for the tenant's metadata (OpenID Connect Discovery 1.0 section 4)."""
-        if refusal := self._tenant_refusal(tenant):
-            return refusal
-        # The real service names the tenant in the issuer only where the address does.
-        issuer = "{tenantid}" if tenant == "common" else tenant
-        authority = f"https://{self.host}/{tenant}"
-        return json_answer(
-            {
-                "token_endpoint": f"{authority}/oauth2/v2.0/token",
-                "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
-                "jwks_uri": f"{authority}/discovery/v2.0/keys",
-                "response_modes_supported": ["query", "fragment", "form_post"],
-                "subject_types_supported": ["pairwise"],
-                "id_token_signing_alg_values_supported": ["RS256"],
-                "response_types_supported": ["code", "id_token", "code id_token"],
-                "scopes_supported": ["openid", "profile", "email", "offline_access"],
-                "issuer": f"https://{self.host}/{issuer}/v2.0",
-                "authorization_endpoint": f"{authority}/oauth2/v2.0/authorize",
-                "device_authorization_endpoint": f"{authority}/oauth2/v2.0/devicecode",
-                "tenant_region_scope": None,
-                "cloud_instance_name": self.host.removeprefix("login."),
-                "msgraph_host": self.graph_host,
-            }
-        )
-
-    def instance(self, request: Request) -> Answer:
-        """Answers a request for the other names of this cloud, which MSAL makes before a refresh.
-
-        https://learn.microsoft.com/entra/msal/dotnet/advanced/custom-authority-aliases
-        """
+    def _instance(self) -> Answer:
+        # MSAL asks for the other names of this cloud before a refresh.
+        # https://learn.microsoft.com/entra/msal/dotnet/advanced/custom-authority-aliases
         aliases = [self.host, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
-        return json_answer(
-            {
-                "tenant_discovery_endpoint": f"https://{self.host}/common/v2.0"
-                "/.well-known/openid-configuration",
-                "api-version": "1.1",
-                "metadata": [
-                    {
-                        "preferred_network": self.host,
-                        "preferred_cache": "login.windows.net",
-                        "aliases": aliases,
-                    }
-                ],
-            }
-        )
+        names = {"preferred_network": self.host, "preferred_cache": self.host, "aliases": aliases}
+        return json_answer({"metadata": [names]})
 
-    def devicecode(self, request: Request, tenant: str) -> Answer:
-        """Answers the device authorization request (RFC 8628 section 3.1)."""
-        form = request.form
-        if refusal := self._tenant_refusal(tenant) or self._client_refusal(form, tenant):
+    def _discovery(self, tenant: str) -> Answer:
+        """Describes a tenant (OpenID Connect Discovery 1.0 section 4)."""
+        if refusal := _tenant_refusal(tenant):
             return refusal
-        if refusal := self._scope_refusal(form):
+        oauth = f"https://{self.host}/{tenant}/oauth2/v2.0"
+        content = {
+            "issuer": f"https://{self.host}/{ISSUERS[tenant]}/v2.0",
+            "authorization_endpoint": f"{oauth}/authorize",
+            "device_authorization_endpoint": f"{oauth}/devicecode",
+            "token_endpoint": f"{oauth}/token",
+        }
+        return json_answer(content)
+
+    def _devicecode(self, form: dict[str, str], tenant: str) -> Answer:
+        """Begins a sign-in with a code (RFC 8628 section 3.1)."""
+        if refusal := self._client_refusal(form, tenant) or self._scope_refusal(form):
             return refusal
         device_code = self._secret("device")
-        self._device_codes[device_code] = DeviceCode(
-            form["scope"], time.monotonic() + self.expires_in, self.interval
-        )
-        return json_answer(
-            {
-                "user_code": self.user_code,
-                "device_code": device_code,
-                "verification_uri": self.verification_uri,
-                "expires_in": self.expires_in,
-                "interval": self.interval,
-                "message": "To sign in, use a web browser to open the page "
-                f"{self.verification_uri} and enter the code {self.user_code} to authenticate.",
-            },
-            headers=entra_headers(),
-        )
+        expires_at = time.monotonic() + self.expires_in
+        self._device_codes[device_code] = DeviceCode(form["scope"], expires_at)
+        page = "https://login.microsoft.com/device"
+        if tenant == "consumers":
+            page = "https://www.microsoft.com/link"
+        content = {
+            "user_code": USER_CODE,
+            "device_code": device_code,
+            "verification_uri": page,
+            "expires_in": self.expires_in,
+            "interval": self.interval,
+            "message": "To sign in, use a web browser to open the page "
+            f"{page} and enter the code {USER_CODE} to authenticate.",
+        }
+        return json_answer(content, headers=entra_headers())
 
-    def authorize(self, request: Request, tenant: str) -> Answer:
-        """Answers a browser with the page that sends the code on (RFC 6749 section 4.1.2).
+    def _authorize(self, query: dict[str, str], tenant: str) -> Answer:
+        """Gives a browser the page that sends the code on (RFC 6749 section 4.1.2).
 
         https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow
         """
-        query = request.query
-        if refusal := self._tenant_refusal(tenant) or self._client_refusal(query, tenant):
+        if refusal := self._client_refusal(query, tenant):
             return refusal
         redirect_uri = query.get("redirect_uri", "")
         if re.sub(r":\d+$", "", redirect_uri) != REDIRECT_URI:
-            return entra_error(
-                50011,
-                "invalid_request",
-                f"The redirect URI '{redirect_uri}' specified in the request does not match the "
-                f"redirect URIs configured for the application '{self.client_id}'.",
-            )
-        required = {
-            "response_type": "code",
-            "response_mode": "form_post",
-            "code_challenge_method": "S256",
-        }
-        for name, value in required.items():
-            if query.get(name) != value:
-                return _invalid(name)
+            return _refused(50011, redirect_uri, self.client_id)
+        asked = [query.get(name) for name in ("response_type", "response_mode")]
+        if asked != ["code", "form_post"] or query.get("code_challenge_method") != "S256":
+            return entra_error(None, "invalid_request", "Only a code by form_post with S256.")
         fields = {"state": query.get("state", "")}
         if refusal := self._scope_refusal(query):
             # The program is told, not the person (RFC 6749 section 4.1.2.1).
@@ -276,9 +239,7 @@ class Entra:
             fields |= {name: content[name] for name in ("error", "error_description")}
         else:
             fields["code"] = code = self._secret("code")
-            self._authorization_codes[code] = AuthorizationCode(
-                query["scope"], redirect_uri, query.get("code_challenge", ""), query.get("nonce")
-            )
+            self._signed_in[code] = query
         inputs = "".join(
             f'<input type="hidden" name="{name}" value="{html.escape(value)}" />'
             for name, value in fields.items()
@@ -287,128 +248,88 @@ class Entra:
         headers = {**entra_headers(), "Content-Type": "text/html; charset=utf-8"}
         return Answer(200, f"<html><body>{form}</body></html>".encode(), headers)
 
-    def token(self, request: Request, tenant: str) -> Answer:
-        """Answers a request for a token.
-
-        It may be a poll (RFC 8628 section 3.4), the redemption of a browser's code (RFC 6749
-        section 4.1.3 with RFC 7636 section 4.6) or a refresh (RFC 6749 section 6).
-        """
-        form = request.form
-        if refusal := self._tenant_refusal(tenant) or self._client_refusal(form, tenant):
+    def _token(self, form: dict[str, str], tenant: str) -> Answer:
+        if refusal := self._client_refusal(form, tenant):
             return refusal
-        match form.get("grant_type"):
-            case None | "":
-                return _missing("grant_type")
-            case "refresh_token":
-                return self._refresh(form)
-            case "authorization_code":
-                return self._redeem(form)
-            case grant if grant == DEVICE_CODE_GRANT:
-                return self._poll(form)
-            case grant:
-                return entra_error(
-                    70003,
-                    "unsupported_grant_type",
-                    f"The app requested an unsupported grant type '{grant}'.",
-                )
+        grant = form.get("grant_type")
+        flows = {
+            "authorization_code": self._redeem,
+            "refresh_token": self._refresh,
+            DEVICE_CODE_GRANT: self._poll,
+        }
+        if not grant:
+            return _refused(900144, "grant_type")
+        return flows[grant](form) if grant in flows else _refused(70003, grant)
 
     def _poll(self, form: dict[str, str]) -> Answer:
+        """Answers whether the person has signed in (RFC 8628 section 3.4)."""
         code = form.get("device_code") or form.get("code")
         if not code:
-            return _missing("device_code")
+            return _refused(900144, "device_code")
         waiting = self._device_codes.get(code)
         if waiting is None:
-            # The error code is documented, the text is not:
-            # https://learn.microsoft.com/entra/identity-platform/v2-oauth2-device-code
-            return entra_error(
-                70018, "bad_verification_code", "The device_code was not recognized."
-            )
-        now = time.monotonic()
-        if now > waiting.expires_at:
-            return entra_error(
-                70020,
-                "expired_token",
-                "The provided value for the input parameter 'device_code' is not valid. "
-                "This device code has expired.",
-            )
-        if now < waiting.next_poll:
-            waiting.interval += 5  # RFC 8628 section 3.5
-            waiting.next_poll = now + waiting.interval
-            return entra_error(None, "slow_down", "The client polls too often.")
+            return _refused(7000014)
+        if time.monotonic() > waiting.expires_at:
+            return _refused(70020)
         waiting.polls += 1
-        waiting.next_poll = now + waiting.interval
         if self.pending is None or waiting.polls <= self.pending:
             return authorization_pending()
+        if not self.device_codes:
+            return _refused(530035)
         del self._device_codes[code]
         return self._issue(waiting.scope, form)
 
     def _redeem(self, form: dict[str, str]) -> Answer:
-        signed_in = self._authorization_codes.pop(form.get("code", ""), None)
-        if signed_in is None:
-            return entra_error(
-                70008, "invalid_grant", "The provided authorization code is expired or unknown."
-            )
-        if form.get("redirect_uri") != signed_in.redirect_uri:
-            return _invalid("redirect_uri", "invalid_grant")
+        """Takes a browser's code (RFC 6749 section 4.1.3, RFC 7636 section 4.6)."""
+        query = self._signed_in.pop(form.get("code", ""), None)
+        if query is None:
+            return _refused(70008)
+        if form.get("redirect_uri") != query["redirect_uri"]:
+            return entra_error(None, "invalid_grant", "The redirect_uri is another one.")
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
-        if _unpadded(digest) != signed_in.code_challenge:
-            return entra_error(
-                501481,
-                "invalid_grant",
-                "The Code_Verifier does not match the code_challenge supplied in the "
-                "authorization request.",
-            )
-        return self._issue(signed_in.scope, form, signed_in.nonce)
+        if _base64url(digest) != query.get("code_challenge"):
+            return _refused(501481)
+        return self._issue(query["scope"], form, query.get("nonce"))
 
     def _refresh(self, form: dict[str, str]) -> Answer:
+        """Gives new tokens for a refresh token (RFC 6749 section 6)."""
         scope = self._refresh_tokens.get(form.get("refresh_token", ""))
         if scope is None:
-            return entra_error(
-                70000,
-                "invalid_grant",
-                "The provided value for the input parameter 'refresh_token' is not valid.",
-            )
-        return self._issue(form.get("scope") or scope, form)
+            return _refused(70000)
+        asked = {"scope": scope, **form}
+        return self._scope_refusal(asked) or self._issue(asked["scope"], form)
 
     def _issue(self, scope: str, form: dict[str, str], nonce: str | None = None) -> Answer:
-        lifetime = 3600
-        access_token = self._secret("access")
-        refresh_token = self._secret("refresh")
+        access_token, refresh_token = self._secret("access"), self._secret("refresh")
         granted = " ".join(name for name in scope.split() if name not in OIDC_SCOPES)
         claims = json.loads(form.get("claims") or "{}").get("access_token", {})
-        self.access_tokens[access_token] = Token(granted, claims, time.monotonic() + lifetime)
+        self.access_tokens[access_token] = Token(granted, claims)
         self._refresh_tokens[refresh_token] = scope
         now = int(time.time())
         id_token = {
             "aud": self.client_id,
-            "iss": f"https://{self.host}/{self.tenant_id}/v2.0",
+            "iss": f"https://{self.host}/{TENANT_ID}/v2.0",
             "iat": now,
-            "nbf": now,
-            "exp": now + lifetime,
-            "name": self.user.get("displayName"),
+            "exp": now + LIFETIME,
             **({"nonce": nonce} if nonce else {}),
             "oid": self.user.get("id"),
             "preferred_username": self.user.get("userPrincipalName"),
             "sub": "sandbox-subject",
-            "tid": self.tenant_id,
-            "ver": "2.0",
+            "tid": TENANT_ID,
         }
-        client_info = {"uid": self.user.get("id"), "utid": self.tenant_id}
-        header = {"typ": "JWT", "alg": "RS256"}
-        return json_answer(
-            {
-                "token_type": "Bearer",
-                # Entra names the resource's and OpenID Connect's scopes, never offline_access.
-                "scope": f"{granted} openid profile",
-                "expires_in": lifetime,
-                "ext_expires_in": lifetime,
-                "access_token": access_token,
-                "refresh_token": refresh_token,
-                "id_token": f"{_base64url(header)}.{_base64url(id_token)}.c2lnbmVk",
-                "client_info": _base64url(client_info),
-            },
-            headers=entra_headers(),
-        )
+        parts = [{"typ": "JWT", "alg": "RS256"}, id_token, "signature"]
+        client_info = {"uid": self.user.get("id"), "utid": TENANT_ID}
+        content = {
+            "token_type": "Bearer",
+            "scope": f"{granted} profile openid email",
+            "expires_in": LIFETIME,
+            "ext_expires_in": LIFETIME,
+            "access_token": access_token,
+            "refresh_token": refresh_token,
+            "id_token": ".".join(_base64url(json.dumps(part).encode()) for part in parts),
+            "client_info": _base64url(json.dumps(client_info).encode()),
+        }
+        return json_answer(content, headers=entra_headers())
 
     def _secret(self, kind: str) -> str:
         secret = f"sandbox-{kind}-{secrets.token_urlsafe(48)}"
@@ -417,51 +338,31 @@ class Entra:
 
     def _client_refusal(self, form: dict[str, str], tenant: str) -> Answer | None:
         client_id = form.get("client_id")
+        if refusal := _tenant_refusal(tenant):
+            return refusal
         if not client_id:
-            return _missing("client_id")
-        if client_id != self.client_id:
-            return entra_error(
-                700016,
-                "unauthorized_client",
-                f"Application with identifier '{client_id}' was not found "
-                f"in the directory '{tenant}'.",
-            )
-        return None
+            return _refused(900144, "client_id")
+        if client_id == self.client_id:
+            return None
+        if tenant in ("common", "organizations"):
+            return _refused(50059)
+        if tenant == "consumers":
+            return _refused(70002)
+        return _refused(700016, client_id, tenant)
 
     def _scope_refusal(self, form: dict[str, str]) -> Answer | None:
         asked = set(form.get("scope", "").split())
         if not asked:
-            return _missing("scope")
+            return _refused(900144, "scope")
         # A scope without a resource is one of Graph's:
         # https://learn.microsoft.com/entra/identity-platform/scopes-oidc
         of_graph = {f"https://{self.graph_host}/{permission}" for permission in self.permissions}
-        if unknown := asked - OIDC_SCOPES - self.permissions - of_graph:
-            return entra_error(
-                70011,
-                "invalid_scope",
-                "The provided value for the input parameter 'scope' is not valid. "
-                f"The scope {' '.join(sorted(unknown))} is not valid.",
-            )
-        return None
-
-    def _tenant_refusal(self, tenant: str) -> Answer | None:
-        known = {"common", "organizations", "consumers", self.tenant_id, self.tenant_domain}
-        if tenant in known:
-            return None
-        if re.fullmatch(
-            r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]+(\.[\w-]+)+", tenant, re.IGNORECASE
-        ):
-            return entra_error(90002, "invalid_tenant", f"Tenant '{tenant}' not found.")
-        return entra_error(
-            900023,
-            "invalid_request",
-            f"Specified tenant identifier '{tenant}' is neither a valid DNS name, "
-            "nor a valid external domain.",
-        )
+        unknown = asked - OIDC_SCOPES - self.permissions - of_graph
+        return _refused(70011, " ".join(sorted(unknown))) if unknown else None
 
 
 class Graph:
-    """Microsoft Graph at `entra.graph_host`, for the access tokens that `entra` issues.
+    """Microsoft Graph at `host`, for the access tokens that `entra` issues.
 
     `resources` are what it answers, by path. With `required_claims` set, a token that was issued
     without them is challenged, as continuous access evaluation does:
@@ -469,34 +370,29 @@ class Graph:
     """
 
     def __init__(self, entra: Entra, resources: Mapping[str, Resource]) -> None:
+        self.host = entra.graph_host
+        self.endpoints = tuple(path.removeprefix("/") for path in resources)
+        self.required_claims: dict[str, Any] = {}
         self._entra = entra
         self._resources = resources
-        self.required_claims: dict[str, Any] = {}
 
-    def endpoints(self) -> list[Endpoint]:
-        return [
-            (path.removeprefix("/"), "GET", f"/v1.0{empty}{path}", partial(self.get, resource))
-            for path, resource in self._resources.items()
-            for empty in ("", "/")  # Graph passes over an empty segment, which msgraph-sdk sends
-        ]
+    def find(self, request: Request) -> tuple[str, Callable[[], Answer]]:
+        """Returns the name of the endpoint that a request is for, and what answers it."""
+        # Graph passes over an empty segment, which msgraph-sdk sends.
+        path = request.path.partition("?")[0].replace("//", "/")
+        resource = self._resources.get(path.removeprefix("/v1.0"))
+        if request.method == "GET" and path.startswith("/v1.0/") and resource:
+            return path.removeprefix("/v1.0/"), partial(self._get, request, resource)
+        message = f"Resource not found for the segment '{path.rpartition('/')[2]}'."
+        return "", partial(graph_error, 400, "BadRequest", message)
 
-    def unknown(self, request: Request, path: str) -> Answer:
-        segment = path.rsplit("/", 1)[-1]
-        return graph_error(400, "BadRequest", f"Resource not found for the segment '{segment}'.")
-
-    def get(self, resource: Resource, request: Request) -> Answer:
-        """Answers a request for a resource, such as https://learn.microsoft.com/graph/api/user-get.
-
-        Returns the resource to who has the permission for it, and a refusal to anybody else.
-        """
+    def _get(self, request: Request, resource: Resource) -> Answer:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not value:
             return _unauthorized("Access token is empty.")
         token = self._entra.access_tokens.get(value)
         if token is None:
             return _unauthorized("CompactToken parsing failed with error code: 80049217")
-        if time.monotonic() > token.expires_at:
-            return _unauthorized("Lifetime validation failed, the token is expired.")
         if not self.required_claims.items() <= token.claims.items():
             message = "Continuous access evaluation resulted in challenge."
             # Only a client that says it can (capability CP1) is sent a challenge it could answer.
@@ -514,9 +410,17 @@ class Graph:
         return json_answer(resource.content, headers=headers)
 
 
-def _fields(text: str) -> dict[str, str]:
-    fields = parse_qs(text, keep_blank_values=True)
-    return {name: values[-1] for name, values in fields.items()}
+def _tenant_refusal(tenant: str) -> Answer | None:
+    if tenant in ISSUERS:
+        return None
+    guid_or_domain = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]+(\.[\w-]+)+"
+    known_form = re.fullmatch(guid_or_domain, tenant, re.IGNORECASE)
+    return _refused(90002 if known_form else 900023, tenant)
+
+
+def _refused(number: int, *names: str) -> Answer:
+    error, text = REFUSALS[number].split(": ", 1)
+    return entra_error(number, error, text.format(*names))
 
 
 def _unauthorized(message: str, claims: dict[str, Any] | None = None) -> Answer:
@@ -532,22 +436,5 @@ def _unauthorized(message: str, claims: dict[str, Any] | None = None) -> Answer:
     return graph_error(401, "InvalidAuthenticationToken", message, headers)
 
 
-def _missing(parameter: str) -> Answer:
-    return entra_error(
-        900144,
-        "invalid_request",
-        f"The request body must contain the following parameter: '{parameter}'.",
-    )
-
-
-def _invalid(parameter: str, error: str = "invalid_request") -> Answer:
-    text = f"The provided value for the input parameter '{parameter}' is not valid."
-    return entra_error(900971, error, text)
-
-
-def _base64url(content: dict[str, Any]) -> str:
-    return _unpadded(json.dumps(content).encode())
-
-
-def _unpadded(content: bytes) -> str:
+def _base64url(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
