@@ -1,26 +1,21 @@
-"""Sign in to Microsoft with a device code, ask Microsoft Graph who that was, and greet the user.
-
-Run it with `python3 get_user.py`, or await `get_user()` in a program of your own.
-"""
+"""Sign in with Microsoft, ask Microsoft Graph who that was, and greet the user."""
 
 import asyncio
-import contextlib
-import json
 import logging
 import os
 import re
 import signal
-import ssl
 import sys
-import urllib.request
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, TextIO
 
+import azure.identity
 import httpx
-from azure.core.credentials import AccessToken
-from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.exceptions import ClientAuthenticationError
-from azure.identity import DeviceCodeCredential
+from azure.core.credentials import TokenCredential
+from azure.core.exceptions import AzureError
 from kiota_abstractions.api_error import APIError
 from kiota_authentication_azure.azure_identity_authentication_provider import (
     AzureIdentityAuthenticationProvider,
@@ -33,193 +28,123 @@ from client.models.user import User
 
 CLIENT_ID = os.environ.get("AZURE_CLIENT_ID", "").strip() or "YOUR_CLIENT_ID"
 TENANT_ID = os.environ.get("AZURE_TENANT_ID", "").strip() or "common"
+GRAPH_HOST = "graph.microsoft.com"  # the only host that gets the token
 SCOPES = ["User.Read"]
+TIMEOUTS = {"connection_timeout": 3, "read_timeout": 10}  # seconds; the defaults add up to hours
+
+
+def create_credential() -> AbstractContextManager[TokenCredential]:
+    """Return what signs the person in: any credential of azure.identity, with its own SCOPES."""
+    if not re.fullmatch("[0-9a-fA-F-]{36}", CLIENT_ID):
+        raise AzureError("Set AZURE_CLIENT_ID to the Application (client) ID, which is a GUID.")
+    return azure.identity.DeviceCodeCredential(
+        client_id=CLIENT_ID, tenant_id=TENANT_ID, prompt_callback=show_prompt, **TIMEOUTS
+    )
+
+
+@asynccontextmanager
+async def open_client() -> AsyncIterator[GetUserApiClient]:
+    """Yield a client for Microsoft Graph that signs the person in at its first call.
+
+    Raises AzureError (sign-in), APIError and httpx.HTTPError (Graph), and what Kiota trips over.
+    """
+    with create_credential() as credential:
+        async with KiotaClientFactory.create_with_default_middleware() as http_client:
+            http_client.timeout = 20  # seconds
+            auth_provider = AzureIdentityAuthenticationProvider(
+                ThreadedCredential(credential), scopes=SCOPES, allowed_hosts=[GRAPH_HOST]
+            )
+            request_adapter = HttpxRequestAdapter(auth_provider, http_client=http_client)
+            request_adapter.base_url = f"https://{GRAPH_HOST}/v1.0"
+            yield GetUserApiClient(request_adapter)
+
+
+class ThreadedCredential:
+    """Waits for the person in a thread, which no credential of azure.identity.aio does."""
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self._get_token = credential.get_token
+        self._thread = ThreadPoolExecutor(1)  # with two, two first calls at once would prompt twice
+
+    def get_token(self, *scopes: str, **options: Any) -> Any:  # a future, which Kiota awaits
+        return asyncio.wrap_future(self._thread.submit(self._get_token, *scopes, **options))
 
 
 async def get_user() -> User:
-    """Sign a person in and return the user that Microsoft Graph then names.
-
-    The sign-in is the device code flow of RFC 8628, with the three settings above; the user has an
-    ID and, unless it is None, a display name: https://learn.microsoft.com/graph/api/user-get.
-
-    Raises, before any request, ValueError for a CLIENT_ID or TENANT_ID that cannot be one, and
-    OSError, ImportError or httpx.InvalidURL for an SSL_CERT_FILE or a proxy that cannot be used;
-    azure.core.exceptions.ClientAuthenticationError if sign-in refuses or cannot be reached;
-    kiota_abstractions.api_error.APIError, mostly as the client's ODataError, if Graph refuses;
-    httpx.HTTPError if Graph cannot be reached; and any Exception, as Kiota does, if its answer is
-    not a user. Cancelled, it ends with the next poll.
-    """
-    if not re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", CLIENT_ID):
-        raise ValueError(
-            "The client ID is not a GUID: set AZURE_CLIENT_ID to the Application (client) ID that "
-            "the Overview page of your app registration shows at https://entra.microsoft.com."
-        )
-    if not re.fullmatch(r"[\w.-]+", TENANT_ID, re.ASCII):
-        raise ValueError(HINTS["tenant"])
-    credential = AsyncCredential(
-        DeviceCodeCredential(
-            CLIENT_ID,
-            tenant_id=TENANT_ID,
-            prompt_callback=show_prompt,
-            # With the defaults, a network that swallows packets would keep this silent for hours:
-            # sign-in has many addresses, and each is waited for in turn, several times over.
-            connection_timeout=3,
-            retry_connect=1,
-            read_timeout=10,
-        )
-    )
-    async with credential, KiotaClientFactory.create_with_default_middleware() as http_client:
-        http_client.timeout = 20  # seconds for each step, for the same reason
-        auth_provider = AzureIdentityAuthenticationProvider(
-            credential,
-            scopes=SCOPES,
-            # An empty list, the default, would send the token to every host.
-            allowed_hosts=["graph.microsoft.com"],
-        )
-        request_adapter = HttpxRequestAdapter(auth_provider, http_client=http_client)
-        client = GetUserApiClient(request_adapter)
+    """Return the user who signs in: https://learn.microsoft.com/graph/api/user-get."""
+    async with open_client() as client:
         user = await client.me.get()
     if not user or not user.id:
-        raise LookupError("it does not describe a user")
+        raise LookupError(f"{GRAPH_HOST} names no user")
     return user
 
 
-class AsyncCredential(AsyncTokenCredential):
-    """DeviceCodeCredential for asyncio: the event loop goes on while it waits for the person."""
-
-    def __init__(self, credential: DeviceCodeCredential) -> None:
-        self._credential = credential
-
-    async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """Return a token for these scopes, or raise what the credential raises."""
-        return await asyncio.to_thread(self._credential.get_token, *scopes, **options)
-
-    async def close(self) -> None:
-        self._credential.close()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.close()
+def main() -> int:
+    """Greet the user who signs in, or say why not; return the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # or Ctrl-C would wait for the thread
+    for library in ("asyncio", "azure", "msal"):  # or Python prints their warnings
+        logging.getLogger(library).addHandler(logging.NullHandler())
+    try:
+        user = asyncio.run(get_user())
+        say(f"Hello {user.display_name or ''}".strip() + f", your ID is {user.id}", sys.stdout)
+        return 0
+    except AzureError as error:
+        return fail(f"Sign-in: {error.message}")
+    except APIError as error:
+        code = getattr(getattr(error, "error", None), "code", None) or ""
+        request_id = (error.response_headers or {}).get("request-id", "none")
+        return fail(f"{GRAPH_HOST}: {code} {error} (request ID: {request_id})")
+    except httpx.HTTPError as error:
+        return fail(f"{GRAPH_HOST}: {type(error).__name__}: {error}")
+    except OSError as error:
+        sys.stdout = None  # or Python would try once more, at exit, what just failed
+        return fail(f"{type(error).__name__}: {error}")
+    except Exception as error:  # a mistake in here, or an answer that Kiota cannot read
+        if sys.flags.dev_mode:
+            raise
+        return fail(f"{type(error).__name__}: {error}", "python3 -X dev get_user.py shows where.")
 
 
 def show_prompt(verification_uri: str, user_code: str, expires_on: datetime) -> None:
-    """Tell the person on stderr where to enter which code, and until what local time.
-
-    Entra sends the three with its device code (RFC 8628 section 3.2).
-    """
+    """Tell the person where to enter which code, and until when (RFC 8628 section 3.3)."""
     prompt = f"To sign in, open {verification_uri} and enter the code {user_code}"
     say(f"{prompt} (valid until {expires_on.astimezone():%H:%M}).", sys.stderr)
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Write text as one line of characters that can be printed, whatever the stream's encoding.
-
-    Raises OSError if the stream is closed or takes nothing.
-    """
-    if not stream:  # print would write to the other one
-        raise OSError("the stream to print on is closed")
-    text = " ".join(text.split())
-    joiners = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # part of names and emoji
-    line = "".join(c if c.isprintable() or c in joiners else "\ufffd" for c in text)
-    encoded = line.encode(stream.encoding, "backslashreplace")
-    try:
-        print(encoded.decode(stream.encoding), file=stream, flush=True)
-    except OSError:
-        # A full disk would refuse the line once more at exit, which Python reports in its own way.
-        with contextlib.suppress(OSError):
-            stream.close()
-        raise
+    """Write text, at once, as one line of what any terminal can show."""
+    text = " ".join(text.split())  # below, the two joiners, which are part of names and emoji
+    text = "".join(c if c.isprintable() or c in "\u200c\u200d" else "\ufffd" for c in text)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
 
 
-def main() -> int:
-    """Greet the user who signs in, or say why not; return the exit status."""
-    # asyncio.run would have Ctrl-C wait for the thread that waits for the person.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Python prints what no handler takes: here the text of the exception, once more, or, for
-    # asyncio on Windows, a traceback of a connection that the other side has reset.
-    for library in ("asyncio", "azure", "msal"):
-        logging.getLogger(library).addHandler(logging.NullHandler())
-    try:
-        user = asyncio.run(get_user())
-        name = f" {user.display_name}".rstrip() if user.display_name else ""
-        say(f"Hello{name}, your ID is {user.id}", sys.stdout)
-    except Exception as error:  # the bare class too: Kiota raises it if it cannot read an answer
-        for line in explain(error):
-            say(line, sys.stderr)
-        return 1
-    return 0
+def fail(text: str, hint: str = "") -> int:
+    """Say what happened, less bodies and secrets, and what HINTS advises; return exit status 1."""
+    text = re.sub(RAW, r"\1", text).removesuffix("None").removesuffix(": ")
+    said = (re.findall(r"AADSTS\d+", text) or [text])[0]  # the number that leads, if there is one
+    hint = next((HINTS[codes] for codes in HINTS if re.search(rf"\b({codes})\b", said)), hint)
+    for line in filter(None, [text, hint]):
+        say(line, sys.stderr)
+    return 1
 
 
-# What to do, by AADSTS number, OAuth 2.0 error code or, where no code is kept, by cause.
-HINTS = {
-    "50059": "Set AZURE_TENANT_ID to your Directory (tenant) ID, and check AZURE_CLIENT_ID.",
-    "50076": "Run it again, and sign in with multi-factor authentication.",
-    "50194": "Set AZURE_TENANT_ID to the Directory (tenant) ID of your app registration.",
-    "53003": "Ask an administrator to allow device codes, or use another credential.",
-    "65001": "Run it again and consent, or ask an administrator to consent.",
-    "70002": "Set Allow public client flows to Yes in the app registration; add no secret.",
-    "700016": "Set AZURE_CLIENT_ID to the Application (client) ID, not the Object ID, and "
-    "AZURE_TENANT_ID to its tenant.",
-    "7000218": "Set Allow public client flows to Yes in the app registration; add no secret.",
-    "9002331": "Set AZURE_TENANT_ID to consumers.",
-    "authorization_declined": "Run it again, and approve the sign-in.",
-    "expired_token": "Run it again, and sign in while the code that it shows is valid.",
-    "tenant": f"Set AZURE_TENANT_ID, now {TENANT_ID!r}, to your Directory (tenant) ID or common.",
-    "CA": "If your network inspects TLS, name its CA file in REQUESTS_CA_BUNDLE (for sign-in) and "
-    "in SSL_CERT_FILE (for Microsoft Graph).",
-    "CA file": "Set SSL_CERT_FILE to a file that exists, or unset it.",
+RAW = r"(?s)(Discovery: \d+|Unexpected response|Illegal header|InvalidURL|to parse|\n(?=Content)).*"
+HINTS = {  # what to do, by the AADSTS number that leads in a message, or else by words in it
+    "AADSTS(530035|53003|53000|530003|50097|50005)": "If the device code is blocked, put "
+    "InteractiveBrowserCredential in its place, and http://localhost in the app registration.",
+    "AADSTS(50059|700016)": "Check AZURE_CLIENT_ID, AZURE_TENANT_ID; give a new app some minutes.",
+    "AADSTS50194|Invalid tenant ID": "Set AZURE_TENANT_ID to your Directory (tenant) ID.",
+    "AADSTS9002331": "Set AZURE_TENANT_ID to consumers.",
+    "AADSTS7000218": "Enable Allow public client flows in the app registration; add no secret.",
+    "AADSTS70002": "Check AZURE_CLIENT_ID and the app's account types and public client flows.",
+    "AADSTS(65001|50076|50079|50158)": "Run it again, and do in the browser what it asks for.",
+    "CERTIFICATE_VERIFY_FAILED": "Behind TLS inspection, set REQUESTS_CA_BUNDLE and SSL_CERT_FILE.",
+    r"] .* directory$|NO_CERTIFICATE_OR_CRL_FOUND": "Correct SSL_CERT_FILE or REQUESTS_CA_BUNDLE.",
+    r"to proxy', (New|Name|OS)\w+|SOCKS|proxy URL|ProxyError|InvalidURL|to parse": "Check "
+    "HTTPS_PROXY, ALL_PROXY and NO_PROXY; percent-encode what is special in a password.",
 }
-
-
-def explain(error: Exception) -> list[str]:
-    """Return what happened, in the original words, and, if that is certain, what to do about it."""
-    link: BaseException | None = error
-    cause: BaseException = error.__cause__ or error
-    while link and not isinstance(cause, TimeoutError):  # down to what the network said
-        cause = link if isinstance(link, OSError) else cause
-        link = link.__cause__ or link.__context__ or getattr(link, "inner_exception", None)
-    causes = {ssl.SSLCertVerificationError: "CA", FileNotFoundError: "CA file"}
-    keys = [key for kind, key in causes.items() if isinstance(cause, kind)]
-    side, host = "Microsoft Graph", "graph.microsoft.com"
-    if isinstance(error, ClientAuthenticationError):
-        side = "Sign-in"
-        host = os.environ.get("AZURE_AUTHORITY_HOST") or "login.microsoftonline.com"
-    proxied = "https" in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
-    # MSAL's RuntimeError and str() of azure-core's exceptions include the whole of an answer.
-    said = "" if isinstance(cause, RuntimeError) else getattr(cause, "message", None) or str(cause)
-    text = f"no usable answer from {host}{' through the proxy' * proxied}: {type(cause).__name__}"
-    text += f": {said}" if said else ""
-    match error:
-        case ClientAuthenticationError(__cause__=None, response=None):
-            text = error.message.removesuffix(": None")
-            keys = re.findall(r"AADSTS(\d+)", text)[:1] or ["expired_token"]
-        case ClientAuthenticationError(__cause__=None, response=response) if response:
-            body: dict[str, object] = {}
-            with contextlib.suppress(TypeError, ValueError):  # it may not be an OAuth 2.0 error
-                body = dict(json.loads(response.text()))
-            said = body.get("error_description") or body.get("error")
-            text = f"{said or f'HTTP {response.status_code}'}"
-            keys = re.findall(r"\w+", f"{body.get('error_codes')} {body.get('error')}")
-            keys += re.findall(r"AADSTS(\d+)", text)[:1]
-        case ClientAuthenticationError(__cause__=ValueError(__context__=ValueError() as reason)):
-            # MSAL says the same of a refused tenant, whose AADSTS text it drops, and of a web page.
-            keys = ["tenant"] if type(reason) is ValueError and TENANT_ID != "common" else []
-        case APIError():
-            main = getattr(error, "error", None)
-            inner = main and main.additional_data.get("innerError")
-            sent = inner if isinstance(inner, dict) else {}
-            request_id = sent.get("request-id") or (error.response_headers or {}).get("request-id")
-            text = f"HTTP {error.response_status_code}"
-            for part in (main and main.code, error.primary_message):
-                text += f", {part}" if part else ""
-            text += f", request ID {request_id}" if request_id else ""
-        case httpx.InvalidURL():  # whose text can hold a part of the password
-            side, text = "This machine", "the proxy in HTTPS_PROXY or ALL_PROXY is not a valid URL"
-        case OSError() | ImportError():
-            side, text = "This machine", str(error)
-        case ValueError() if type(error) is ValueError:
-            return [str(error)]
-    return [f"{side}: {text}", *(HINTS[key] for key in keys if key in HINTS)][:2]
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,29 +1,20 @@
-"""What get_user.py costs beside a bare script on the same packages, and beside msgraph-sdk.
+"""What get_user.py costs beside a script with the fewest calls on the same packages.
 
-Run it with `python -m tests.benchmark`: the programs sign in and greet in turn, each in a sandbox
-of its own that approves at once, and a table shows the medians as ratios to the bare script.
+Run it with `python -m tests.benchmark`: the two sign in and greet in turn, each in a sandbox of
+its own that approves at once, and a table shows the medians as ratios to the bare script.
 """
 
 import argparse
-import importlib.util
 import os
 import subprocess
 import sys
-from dataclasses import astuple, dataclass, fields
 from statistics import median
 from time import perf_counter
 
 from .program import GET_USER, ROOT, environment
 from .sandbox import Sandbox
 
-GREET = """
-    user = await client.me.get()
-    print(f"Hello {user.display_name}, your ID is {user.id}")
-
-asyncio.run(main())
-"""
-
-BARE = f"""
+BARE = """
 import asyncio
 import os
 from azure.identity import DeviceCodeCredential
@@ -39,39 +30,20 @@ async def main():
         credential, scopes=["User.Read"], allowed_hosts=["graph.microsoft.com"]
     )
     client = GetUserApiClient(HttpxRequestAdapter(auth_provider))
-{GREET}"""
+    user = await client.me.get()
+    print(f"Hello {user.display_name}, your ID is {user.id}")
 
-MSGRAPH_SDK = f"""
-import asyncio
-import os
-from azure.identity import DeviceCodeCredential
-from msgraph import GraphServiceClient
+asyncio.run(main())
+"""
 
-async def main():
-    credential = DeviceCodeCredential(os.environ["AZURE_CLIENT_ID"], tenant_id="common")
-    client = GraphServiceClient(credential, scopes=["User.Read"])
-{GREET}"""
-
-PROGRAMS = {
-    "bare script": ["-c", BARE],
-    "get_user.py": [GET_USER],
-    "msgraph-sdk": ["-c", MSGRAPH_SDK],
-}
+PROGRAMS = {"bare script": ["-c", BARE], "get_user.py": [GET_USER]}
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one run cost: times in seconds, memory in what the system counts it in."""
-
-    time_to_prompt: float
-    approval_to_greeting: float
-    total_time: float
-    peak_memory: float
-    requests: float
+HEAD = ["time to prompt", "approval to greeting", "total time", "peak memory", "requests"]
 
 
-def measure(command: list[str]) -> Cost:
-    """Returns what it costs to run `python COMMAND` once.
+def measure(command: list[str]) -> list[float]:
+    """Returns what it costs to run `python COMMAND` once, in the order of HEAD.
 
     Raises AssertionError if it does not prompt and greet.
     """
@@ -96,32 +68,20 @@ def measure(command: list[str]) -> Cost:
             ended = perf_counter()
             process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    return Cost(
-        prompted - start,
-        greeted - approved,
-        ended - start,
-        usage.ru_maxrss,
-        len(sandbox.requests),
-    )
+    times = [prompted - start, greeted - approved, ended - start]
+    return [*times, usage.ru_maxrss, len(sandbox.requests)]
 
 
 def table(rounds: int) -> str:
-    """Returns the table for the medians of so many rounds, each of which runs every program."""
-    programs = {name: command for name, command in PROGRAMS.items() if name != "msgraph-sdk"}
-    if importlib.util.find_spec("msgraph"):
-        programs = PROGRAMS
-    for command in programs.values():
+    """Returns the table for the medians of so many rounds, each of which runs both programs."""
+    for command in PROGRAMS.values():
         measure(command)  # with cold caches, which only the first would pay for
-    costs: dict[str, list[Cost]] = {name: [] for name in programs}
+    runs: dict[str, list[list[float]]] = {name: [] for name in PROGRAMS}
     for _ in range(rounds):
-        for name, command in programs.items():
-            costs[name].append(measure(command))
-    medians = {
-        name: [median(column) for column in zip(*map(astuple, runs), strict=True)]
-        for name, runs in costs.items()
-    }
-    head = [field.name.replace("_", " ") for field in fields(Cost)]
-    lines = [f"| | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]
+        for name, command in PROGRAMS.items():
+            runs[name].append(measure(command))
+    medians = {name: list(map(median, zip(*costs, strict=True))) for name, costs in runs.items()}
+    lines = [f"| | {' | '.join(HEAD)} |", "|---" * (1 + len(HEAD)) + "|"]
     for name, row in medians.items():
         ratios = [value / bare for value, bare in zip(row, medians["bare script"], strict=True)]
         lines.append(f"| {name} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |")

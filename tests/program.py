@@ -1,5 +1,6 @@
 """Runs a program in the sandbox, as its user does: in a process of its own."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -8,9 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .sandbox import Sandbox
+from .sandbox.sandbox import USER
 
 ROOT = Path(__file__).resolve().parents[1]
 GET_USER = str(ROOT / "get_user.py")
+GREETING = f"Hello {USER['displayName']}, your ID is {USER['id']}\n"
+PROMPT = re.compile(
+    r"To sign in, open https://(?:login\.microsoft\.com/device|www\.microsoft\.com/link) and enter "
+    r"the code SANDBOX42 \(valid until (\d\d:\d\d)\)\.\n"
+)
 
 PATIENCE = 90.0
 """Seconds after which a program hangs: more than a silent network costs on a busy machine, and
@@ -30,7 +37,7 @@ def environment(sandbox: Sandbox, variables: Variables | None = None) -> dict[st
         name: value for name, value in sandbox.environment.items() if not name.startswith("PYTHON")
     }
     # Through a pipe, Python on Windows would write in the code page of the machine.
-    kept["PYTHONIOENCODING"] = "utf-8"
+    kept |= {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
     changed = {**kept, **(variables or {})}
     return {name: value for name, value in changed.items() if value is not None}
 
