@@ -132,8 +132,8 @@ def fail(text: str, hint: str = "") -> int:
 
 RAW = r"(?s)(Discovery: \d+|Unexpected response|Illegal header|InvalidURL|to parse|\n(?=Content)).*"
 HINTS = {  # what to do, by the AADSTS number that leads in a message, or else by words in it
-    "AADSTS(530035|53003|53000|530003|50097|50005)": "If the device code is blocked, put "
-    "InteractiveBrowserCredential in its place, and http://localhost in the app registration.",
+    "AADSTS(530035|53003|53000|530003|50097|50005)": "Instead of a device code, use "
+    "InteractiveBrowserCredential (redirect URI http://localhost), on a managed device if asked.",
     "AADSTS(50059|700016)": "Check AZURE_CLIENT_ID, AZURE_TENANT_ID; give a new app some minutes.",
     "AADSTS50194|Invalid tenant ID": "Set AZURE_TENANT_ID to your Directory (tenant) ID.",
     "AADSTS9002331": "Set AZURE_TENANT_ID to consumers.",

@@ -20,8 +20,8 @@ from .sandbox import (
 SECRET_HINT = "Enable Allow public client flows in the app registration; add no secret."
 CONSUMERS_HINT = "Set AZURE_TENANT_ID to consumers."
 BLOCKED_HINT = (
-    "If the device code is blocked, put InteractiveBrowserCredential in its place, and "
-    "http://localhost in the app registration."
+    "Instead of a device code, use InteractiveBrowserCredential (redirect URI http://localhost), "
+    "on a managed device if asked."
 )
 CLIENT_HINT = "Check AZURE_CLIENT_ID, AZURE_TENANT_ID; give a new app some minutes."
 PUBLIC_HINT = "Check AZURE_CLIENT_ID and the app's account types and public client flows."

@@ -31,7 +31,7 @@ DRIVE_LINE = "Your drive is of the type business.\n"
 
 def us_government() -> Sandbox:
     """A sandbox of that cloud, as README.md says."""
-    code = section("Use the sandbox for your program").split("`Sandbox(")[1].split(")`")[0]
+    code = section("Use another cloud").split("`Sandbox(")[1].split(")`")[0]
     return Sandbox(pending=0, **dict(re.findall(r'(\w+)="(.*?)"', code)))
 
 

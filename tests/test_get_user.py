@@ -25,6 +25,7 @@ from .sandbox import (
 from .sandbox.sandbox import USER
 
 CLIENT_ID_MESSAGE = "Set AZURE_CLIENT_ID to the Application (client) ID, which is a GUID."
+SCRIPTS = "محمد\u200cرضا 李明 👩\u200d💻 Zoë Ünal नरेश"
 DECLINED = entra_error(None, "authorization_declined", "The user declined.")
 FORBIDDEN = graph_error(403, "Authorization_RequestDenied", "Insufficient privileges.")
 
@@ -57,7 +58,7 @@ def test_importing_it_does_nothing_but_define(sandbox: Sandbox) -> None:
     assert sandbox.requests == []
 
 
-@pytest.mark.parametrize("client_id", [None, " \t", "my-app", "{client_id}0"])
+@pytest.mark.parametrize("client_id", [None, " \t", "{client_id}0"])
 def test_without_a_client_id_it_says_what_to_set(sandbox: Sandbox, client_id: str | None) -> None:
     value = client_id and client_id.format(client_id=sandbox.client_id)
     result = run(sandbox, variables={"AZURE_CLIENT_ID": value})
@@ -82,7 +83,6 @@ def test_the_constant_serves_where_the_variable_is_empty(sandbox: Sandbox, tmp_p
         ("organizations", "organizations"),
         ("consumers", "consumers"),
         (" sandbox.example\n", "sandbox.example"),
-        ("72f988bf-0000-4000-8000-00005a9db0c5", "72f988bf-0000-4000-8000-00005a9db0c5"),
     ],
 )
 def test_the_settings_are_taken_without_white_space(
@@ -105,10 +105,7 @@ def test_the_settings_are_taken_without_white_space(
             " Ada\x1b[2J\x07\r\n\tHello\u2028root\u202e\u2066\x9b",
             " Ada\ufffd[2J\ufffd Hello root\ufffd\ufffd\ufffd",
         ),
-        *(
-            (name, f" {name}")
-            for name in ("محمد\u200cرضا", "李明", "👩\u200d💻", "Zoë Ünal", "नरेश")
-        ),
+        (SCRIPTS, f" {SCRIPTS}"),
     ],
 )
 def test_any_name_is_printed_and_none_takes_over_the_terminal(

@@ -7,10 +7,9 @@ import sys
 
 from . import Sandbox
 
-NOTICE = (
-    "This is a sandbox: nobody is really signed in. "
-    "Do not enter the code anywhere, it is {} by itself in a few seconds."
-)
+NOTICE = "This is a sandbox: nobody is really signed in."
+APPROVED = "Do not enter the code anywhere, it is approved by itself in a few seconds."
+REFUSED = "Device codes are refused; in a browser, the sign-in is approved by itself."
 
 
 def main() -> int:
@@ -29,8 +28,7 @@ def main() -> int:
     options = parser.parse_args()
     command = [sys.executable, options.script, *options.arguments]
 
-    outcome = "refused" if options.no_device_codes else "approved"
-    print(NOTICE.format(outcome), file=sys.stderr, flush=True)
+    print(NOTICE, REFUSED if options.no_device_codes else APPROVED, file=sys.stderr, flush=True)
     # An exception makes subprocess.call kill the script.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
