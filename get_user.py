@@ -130,7 +130,7 @@ def fail(text: str, hint: str = "") -> int:
     return 1
 
 
-RAW = r"(?s)(Discovery: \d+|Unexpected response|Illegal header|InvalidURL|to parse|\n(?=Content)).*"
+RAW = r"(?s)(Discovery: \d+|Illegal header|InvalidURL|to parse|\n(?=Content)).*"
 HINTS = {  # what to do, by the AADSTS number that leads in a message, or else by words in it
     "AADSTS(530035|53003|53000|530003|50097|50005)": "Instead of a device code, use "
     "InteractiveBrowserCredential (redirect URI http://localhost), on a managed device if asked.",

@@ -155,7 +155,7 @@ CASES: dict[str, Case] = {
         {"discovery": (HTML,)}, shows=f"{SIGN_IN}Unable to get authority", prompts=0
     ),
     "discovery is redirected": Case(
-        {"discovery": (Answer(302, b"To login", {"Content-Type": "text/html"}),)},
+        {"discovery": (Answer(302, b"To\nlogin", {"Content-Type": "text/html"}),)},
         shows=f"{SIGN_IN}Unable to complete OIDC Discovery: 302\n",
         prompts=0,
     ),
