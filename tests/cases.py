@@ -245,6 +245,15 @@ CASES: dict[str, Case] = {
         f"{SIGN_IN}Failed to parse\n", PROXY_HINT, HTTPS_PROXY="http://bob:hunter2@127.0.0.1:99999"
     ),
     "NO_PROXY that httpx cannot read": machine("InvalidURL\n", PROXY_HINT, NO_PROXY="[::1]"),
+    "a proxy whose name cannot be resolved": machine(
+        # RFC 6761 keeps .invalid free for names that no resolver knows.
+        SIGN_IN,
+        PROXY_HINT,
+        HTTPS_PROXY="http://proxy.invalid:9",
+    ),
+    "a proxy of another scheme": machine(
+        "ValueError: Unknown scheme for proxy URL ", PROXY_HINT, HTTPS_PROXY="ftp://127.0.0.1:9"
+    ),
     "a SOCKS proxy": machine(
         "ImportError: Using SOCKS proxy, but ", PROXY_HINT, HTTPS_PROXY="socks5://127.0.0.1:9"
     ),
