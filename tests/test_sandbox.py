@@ -25,7 +25,6 @@ from .sandbox_client import client_of, post, sign_in
 
 ME = f"https://{GRAPH_HOST}/v1.0/me"
 ELSEWHERE = "00000000-0000-0000-0000-000000000000"
-DEVICE_PAGE = "https://login.microsoft.com/device"
 VERIFIER = "sandbox-verifier"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode()[:-1]
 
