@@ -1,145 +1,254 @@
-"""Every refusal and every fault ends in a message, as tests/cases.py says."""
+"""What goes wrong, and what the user must then see: a row for each kind of failure."""
 
 import json
-import random
 import re
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pytest
 
-from .cases import BLOCKED_HINT, BROWSER_HINT, CASES, PAGE
-from .program import GREETING, PROMPT, run
-from .sandbox import Answer, Sandbox, entra_error, graph_error
-from .sandbox.sandbox import USER
+from .project import GREETING, PROMPT, Variables, run
+from .sandbox import Answer, Fault, Sandbox, entra_error, graph_error, json_answer
+from .sandbox.world import GRAPH_HOST, SIGN_IN_HOST
+
+PAGE = b"<html><script>alert(1)</script></html>"
+HTML = {"Content-Type": "text/html"}
+JSON = {"Content-Type": "application/json"}
+SILENT = Answer(fault=Fault.SILENT)
+RESET = Answer(fault=Fault.RESET)
+CUT_OFF = Answer(fault=Fault.CUT_OFF)
+UNREACHED = Answer(502)  # what a proxy says that cannot connect
+SIGN_IN = "Sign-in failed: "
+POOL = f"HTTPSConnectionPool(host='{SIGN_IN_HOST}', port=443)"
+GRAPH = "The call to Microsoft Graph failed: "
 
 
-def expect_readable(message: str) -> None:
-    """Checks what holds for every message: lines for a person, and nothing that is not for one."""
-    assert 1 <= len(message.splitlines()) <= 2
-    assert all(line.strip() and line.isprintable() for line in message.splitlines())
-    assert not re.search(r'Traceback|\bNone\b|<html|{"|: $|hunt', message, re.MULTILINE)
+@dataclass(frozen=True)
+class Case:
+    """One thing that goes wrong.
+
+    `shows` is how the first line after the prompts begins, and `hint` is in the second line; with
+    "" there is none. `answers` replace those of the endpoints for good, `variables` change the
+    environment, and `prompts` is how often the user is asked.
+    """
+
+    shows: str
+    hint: str = ""
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    variables: Variables = field(default_factory=dict)
+    prompts: int = 1
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_case_ends_as_its_row_says(name: str) -> None:
-    case = CASES[name]
-    with Sandbox(pending=0, interval=1, expires_in=case.expires_in) as sandbox:
-        for endpoint, answers in case.answers.items():
-            sandbox.replace(endpoint, *answers, times=case.times)
-        result = run(sandbox, variables=case.variables)
-    message = PROMPT.sub("", result.stderr)
-
-    assert len(PROMPT.findall(result.stderr)) == case.prompts
-    if case.greets:
-        assert (result.returncode, result.stdout, message) == (0, GREETING, "")
-        return
-    assert (result.returncode, result.stdout) == (1, "")
-    expect_readable(message)
-    first, _, hint = message.partition("\n")
-    assert f"{first}\n".startswith(case.shows)
-    assert all(text in first for text in case.also)
-    assert hint.rstrip("\n") == case.hint
+def sign_in(endpoint: str, answer: Answer, shows: str, hint: str = "") -> Case:
+    """Return the case of an answer to a request of the sign-in."""
+    return Case(SIGN_IN + shows, hint, {endpoint: answer}, prompts=int(endpoint == "token"))
 
 
-AGAIN_AND_AGAIN = """
-import sys
-import get_user
-
-for _ in range(int(sys.argv[1])):
-    status = get_user.main()
-    for stream in (sys.stdout, sys.stderr):
-        print(f"<ended {status}>", file=stream, flush=True)
-"""
+def entra(endpoint: str, number: int, hint: str = "", status: int = 400) -> Case:
+    """Return the case of a refusal by Entra: its whole description is shown."""
+    answer = entra_error(number, "error", "Not AADSTS50194, and not AADSTS53003.", status)
+    description = json.loads(answer.body)["error_description"]
+    if endpoint == "devicecode":
+        description = f"Couldn't begin authentication: {description}"
+    return sign_in(endpoint, answer, f"{description}\n", hint)
 
 
-@pytest.mark.parametrize(
-    ("numbers", "hint"),
-    [
-        ((530035, 53003, 53000, 530003, 50097, 50005), BLOCKED_HINT),
-        ((65001, 50076, 50079, 50158), BROWSER_HINT),
-    ],
-)
-def test_codes_with_the_same_remedy_have_the_same_hint(
-    sandbox: Sandbox, numbers: tuple[int, ...], hint: str
-) -> None:
-    answers = [entra_error(number, "invalid_grant", "No.") for number in numbers]
-    sandbox.replace("devicecode", *answers)
-    result = run(sandbox, "-c", AGAIN_AND_AGAIN, str(len(numbers)))
-
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("<ended")]
-    assert lines[1::2] == [hint] * len(numbers)
-    assert all(f"AADSTS{n}: " in line for n, line in zip(numbers, lines[::2], strict=True))
+def denied(description: str) -> Answer:
+    return json_answer({"error": "authorization_declined", "error_description": description}, 400)
 
 
-ROUNDS = 25
-JUNK: list[Any] = [
-    *[None, True, -1, 1e400, "", "x", "\x1b[31m\u202e\r\n", "None", [], [None], {}, {"a": 1}],
-    *["\ud800", "Z" * 5000, "https://[", [[[[1]]]], {"error": {"error": 1}}],
-]
-VALID: dict[str, list[dict[str, Any]]] = {
-    "discovery": [
-        {
-            "authorization_endpoint": "https://login.microsoftonline.com/common/authorize",
-            "token_endpoint": "https://login.microsoftonline.com/common/oauth2/v2.0/token",
-            "device_authorization_endpoint": "https://login.microsoftonline.com/common/oauth2/v2.0"
-            "/devicecode",
-            "issuer": "https://login.microsoftonline.com/{tenantid}/v2.0",
-        }
-    ],
-    "devicecode": [
-        {"user_code": "C", "device_code": "D", "verification_uri": "https://u", "message": "M"},
-        json.loads(entra_error(700016, "unauthorized_client", "Not found.").body),
-    ],
-    "token": [
-        {
-            "token_type": "Bearer",
-            "scope": "User.Read",
-            "expires_in": 3600,
-            "access_token": "A",
-            "refresh_token": "R",
-            "id_token": "e30.e30.c2ln",
-            "client_info": "e30",
-        },
-        json.loads(entra_error(53003, "invalid_grant", "Blocked.").body),
-    ],
-    "me": [USER, json.loads(graph_error(403, "Forbidden", "No.").body)],
+def graph(answer: Answer, shows: str, hint: str = "") -> Case:
+    """Return the case of an answer of Microsoft Graph; in `shows`, <ID> is that of the request."""
+    request_id = answer.headers.get("request-id", "")
+    return Case(GRAPH + shows.replace("<ID>", request_id), hint, {"me": answer})
+
+
+def network(shows: str, prompts: int = 0, **variables: str) -> Case:
+    """Return the case of variables with which nobody answers."""
+    return Case(shows, "check HTTPS_PROXY", variables=variables, prompts=prompts)
+
+
+def unanswered(step: str, endpoint: str, answer: Answer, shows: str = "") -> Case:
+    """Return the case of no usable answer in a step."""
+    prompts = int(endpoint not in ("discovery", SIGN_IN_HOST))
+    shows = f"{step}no usable answer: {shows}"
+    return Case(shows, "check HTTPS_PROXY", {endpoint: answer}, {}, prompts)
+
+
+CASES = {
+    # Entra refuses.
+    "AADSTS50059": entra("devicecode", 50059, "If the app is for one tenant only, set AZURE_TEN"),
+    "AADSTS700016": entra("devicecode", 700016, "AZURE_TENANT_ID is the tenant of this app"),
+    "AADSTS50194": entra("devicecode", 50194, "Set AZURE_TENANT_ID to the Directory (tenant) ID"),
+    "AADSTS9002331": entra("devicecode", 9002331, "Set AZURE_TENANT_ID to the word consumers."),
+    "AADSTS70002": entra("devicecode", 70002, "If the app supports your account type, set Auth"),
+    "AADSTS7000218": entra("token", 7000218, "your own app's. If so, set Authentication > ", 401),
+    "AADSTS530035": entra("token", 530035, "This tenant blocks device codes. Use Interactive"),
+    "AADSTS53003": entra("token", 53003, "If it blocks device codes, use InteractiveBrowser"),
+    "AADSTS65001": entra("token", 65001, "accept the permissions, or ask an administrator"),
+    "a number that begins with one of these": entra("devicecode", 501941),
+    "authorization_declined": sign_in("token", denied("Denied."), "Denied.\n"),
+    "control characters": sign_in("token", denied("a\r\nb\x1b[2J\u202ec"), "a b [2J c\n"),
+    "no description": sign_in("token", json_answer({}, 400), "ClientAuthenticationError\n"),
+    "a tenant that is not there": Case(
+        f"{SIGN_IN}Unable to get authority configuration for https://{SIGN_IN_HOST}/elsewhere.test",
+        variables={"AZURE_TENANT_ID": "elsewhere.test"},
+        prompts=0,
+    ),
+    # A page comes instead of the answer.
+    "discovery is redirected to a page": sign_in(
+        "discovery", Answer(302, PAGE, HTML), "Unable to complete OIDC Discovery: 302\n"
+    ),
+    "devicecode answers with a page": sign_in(
+        "devicecode", Answer(200, PAGE, HTML), "Expecting value: line 1 "
+    ),
+    "token answers with a page as JSON": unanswered(SIGN_IN, "token", Answer(200, PAGE, JSON)),
+    "me fails with a page": graph(Answer(500, PAGE, HTML), "The server returned an unexpected "),
+    # Microsoft Graph refuses.
+    "HTTP 401": graph(
+        graph_error(401, "InvalidAuthenticationToken", "It has expired."),
+        "InvalidAuthenticationToken It has expired. (status 401) (request ID <ID>)\n",
+    ),
+    "HTTP 403": graph(
+        graph_error(403, "Forbidden", "Insufficient privileges."),
+        "Forbidden Insufficient privileges. (status 403) (request ID <ID>)\n",
+        "Add the permission that the call needs to SCOPES",
+    ),
+    "HTTP 429": graph(
+        graph_error(429, "TooManyRequests", "Retry later.", {"Retry-After": "1"}),
+        "TooManyRequests Retry later. (status 429) (request ID <ID>)\n",
+    ),
+    "a message that speaks of the network": graph(
+        graph_error(400, "BadRequest", "Failed to parse: proxyAddresses, timeout."),
+        "BadRequest Failed to parse: proxyAddresses, timeout. (status 400) (request ID <ID>)\n",
+    ),
+    "no code": graph(json_answer({"error": {"message": "No."}}, 404), "No. (status 404)\n"),
+    # The network fails for good.
+    "SILENT sign-in host": unanswered(SIGN_IN, SIGN_IN_HOST, SILENT, f"{POOL}: Read timed out."),
+    "SILENT token": unanswered(SIGN_IN, "token", SILENT, f"{POOL}: Read timed out."),
+    "SILENT Graph host": unanswered(GRAPH, GRAPH_HOST, SILENT, "ConnectTimeout\n"),
+    "token is reset": unanswered(SIGN_IN, "token", RESET),
+    "me is reset": unanswered(GRAPH, "me", RESET),
+    "discovery is cut off": unanswered(SIGN_IN, "discovery", CUT_OFF),
+    "me is cut off": unanswered(GRAPH, "me", CUT_OFF),
+    "the proxy does not reach sign-in": unanswered(SIGN_IN, SIGN_IN_HOST, UNREACHED),
+    "the proxy does not reach Graph": unanswered(GRAPH, GRAPH_HOST, UNREACHED),
+    # This machine.
+    "no proxy where HTTPS_PROXY says": network(
+        f"{SIGN_IN}no usable answer: ('Unable to connect to proxy', NewConnectionError(",
+        HTTPS_PROXY="http://127.0.0.1:9",
+    ),
+    "a name that no resolver knows": network(  # RFC 6761 keeps .invalid free of them.
+        f"{SIGN_IN}no usable answer: ('Unable to connect to proxy', NameResolutionError("
+        "\"HTTPSConnection(host='proxy.invalid', port=9): Failed to resolve",
+        HTTPS_PROXY="http://proxy.invalid:9",
+    ),
+    "a proxy password with a slash": network(
+        f"{GRAPH}no usable answer: Invalid port\n", HTTPS_PROXY="http://bob:hunt/er2@127.0.0.1:9"
+    ),
+    "a proxy password with a backslash": network(
+        f"{SIGN_IN}no usable answer: Failed to parse\n",
+        HTTPS_PROXY=r"http://bob:hunt\er2@127.0.0.1:9",
+    ),
+    "a certificate for sign-in that nobody trusts": Case(
+        f"{SIGN_IN}no usable answer: [SSL: CERTIFICATE_VERIFY_FAILED] ",
+        "REQUESTS_CA_BUNDLE (for sign-in)",
+        variables={"REQUESTS_CA_BUNDLE": None},
+        prompts=0,
+    ),
+    "a certificate for Graph that nobody trusts": Case(
+        f"{GRAPH}no usable answer: [SSL: CERTIFICATE_VERIFY_FAILED] ",
+        "SSL_CERT_FILE (for Microsoft Graph)",
+        variables={"SSL_CERT_FILE": None},
+    ),
 }
 
 
-def damaged(chance: random.Random, content: dict[str, Any]) -> Answer:
-    """Returns an answer with one or two of its parts replaced by something that nobody expects."""
-    content = dict(content)
-    for name in chance.sample(sorted(content), k=min(len(content), chance.choice([0, 1, 1, 2]))):
-        content[name] = chance.choice(JUNK)
-    body = json.dumps(chance.choice([content] * 6 + JUNK)).encode()
-    if chance.random() < 0.2:
-        body = body[: chance.randrange(len(body) + 1)]
-    if chance.random() < 0.1:
-        body = PAGE
-    if chance.random() < 0.1:
-        body = bytes(chance.randrange(256) for _ in range(40))
-    types = ["application/json"] * 6 + ["text/html", "application/xml", "text/plain", "x", "a/b; c"]
-    headers = {"Content-Type": chance.choice(types), "request-id": chance.choice(["R", "", "\x9b"])}
-    return Answer(chance.choice([200, 200, 200, 201, 400, 401, 403, 404, 501]), body, headers)
+def expect_explained(output: str, shows: str, hint: str) -> None:
+    """Check what is said after the prompts: the failure and, if one is known, a hint."""
+    first, *rest = output.splitlines(keepends=True)
+    assert first.startswith(shows)
+    assert len(rest) == bool(hint)
+    assert hint in "".join(rest)
+    assert all(line.rstrip("\n").isprintable() for line in [first, *rest])
+    assert not re.search(r'\bNone\b|<html|{"|: $|hunt', output, re.MULTILINE)
 
 
-@pytest.mark.parametrize("endpoint", VALID)
-def test_whatever_a_service_answers_ends_in_a_message(endpoint: str) -> None:
-    chance = random.Random(endpoint)
-    with Sandbox(pending=0, interval=1) as sandbox:
-        for _ in range(ROUNDS):
-            sandbox.replace(endpoint, damaged(chance, chance.choice(VALID[endpoint])))
-        result = run(sandbox, "-c", AGAIN_AND_AGAIN, str(ROUNDS))
+@pytest.mark.parametrize("name", CASES)
+def test_a_failure_is_explained(sandbox: Sandbox, name: str) -> None:
+    case = CASES[name]
+    for endpoint, answer in case.answers.items():
+        sandbox.replace(endpoint, answer, times=None)
+    result = run(sandbox, variables=case.variables)
 
-    assert result.returncode == 0
-    outputs = re.split(r"<ended (\d)>\n", result.stdout)
-    messages = re.split(r"<ended \d>\n", result.stderr)
-    assert len(messages) == ROUNDS + 1
-    for output, status, message in zip(outputs[::2], outputs[1::2], messages, strict=False):
-        message = re.sub("To sign in, open .*\n", "", message)
-        if status == "0":
-            assert re.fullmatch(r"Hello.*, your ID is .+\n", output)
-            assert message == ""
-        else:
-            assert (output, status) == ("", "1")
-            expect_readable(message)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert len(PROMPT.findall(result.stderr)) == case.prompts
+    expect_explained(PROMPT.sub("", result.stderr), case.shows, case.hint)
+
+
+def test_a_user_who_does_not_sign_in_in_time_is_told(sandbox: Sandbox) -> None:
+    sandbox.expires_in = 1
+    sandbox.replace("token", entra_error(70016, "authorization_pending", "Wait."), times=None)
+    result = run(sandbox)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    shows = f"{SIGN_IN}Timed out waiting for user to authenticate\n"
+    expect_explained(PROMPT.sub("", result.stderr), shows, "If the browser showed an error")
+
+
+@pytest.mark.parametrize("answer", [Answer(204), json_answer({"id": 5}), json_answer([])])
+def test_no_user_is_not_greeted(sandbox: Sandbox, answer: Answer) -> None:
+    sandbox.replace("me", answer)
+    result = run(sandbox)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert PROMPT.sub("", result.stderr) == "Microsoft Graph answered, but named no user.\n"
+
+
+UNFORESEEN = {
+    "a page in place of the user": Case(
+        "Exception: Content type text/html ", answers={"me": Answer(200, PAGE, HTML)}
+    ),
+    "a tenant ID that cannot be one": Case(
+        "ValueError: Invalid tenant ID provided.", variables={"AZURE_TENANT_ID": "contoso/x"}
+    ),
+    "a CA file that is not there": Case(
+        "FileNotFoundError: ", variables={"SSL_CERT_FILE": "nowhere.pem"}
+    ),
+    "a proxy for which a package is missing": Case(
+        "ImportError: Using SOCKS proxy, but the 'socksio' package is not installed.",
+        variables={"HTTPS_PROXY": "socks5://bob:hunter2@127.0.0.1:9"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFORESEEN)
+def test_what_nobody_foresees_keeps_its_traceback(sandbox: Sandbox, name: str) -> None:
+    case = UNFORESEEN[name]
+    for endpoint, answer in case.answers.items():
+        sandbox.replace(endpoint, answer)
+    result = run(sandbox, variables=case.variables)
+    traceback = PROMPT.sub("", result.stderr)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert traceback.startswith("Traceback ")
+    assert traceback.splitlines()[-1].startswith(case.shows)
+    assert not re.search("<html|hunt", traceback)
+
+
+BUSY = Answer(503, headers={"Retry-After": "1"})
+SURVIVED: dict[str, dict[str, list[Answer]]] = {
+    "discovery once answers 503": {"discovery": [BUSY]},
+    "the network is away for three seconds": {"token": [RESET], SIGN_IN_HOST: [UNREACHED] * 2},
+    "me once answers 503": {"me": [BUSY]},
+}
+
+
+@pytest.mark.parametrize("name", SURVIVED)
+def test_what_passes_is_not_noticed(sandbox: Sandbox, name: str) -> None:
+    for endpoint, answers in SURVIVED[name].items():
+        sandbox.replace(endpoint, *answers)
+    result = run(sandbox)
+
+    assert (result.returncode, result.stdout) == (0, GREETING)
+    assert PROMPT.fullmatch(result.stderr)

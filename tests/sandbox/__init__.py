@@ -1,24 +1,11 @@
 """Microsoft Entra ID and Microsoft Graph, played on this machine.
 
-A program that signs a person in and calls Graph runs here unmodified, in a process of its own and
-over real TLS: an HTTPS proxy on 127.0.0.1 leads the names of the two services to servers in this
-process. `python -m tests.sandbox` runs get_user.py that way, `Sandbox` does the same from Python.
+A program that signs a user in and calls Graph runs here as it is, over real TLS: an HTTPS proxy
+on 127.0.0.1 leads it there. See `python -m tests.sandbox --help`, and `Sandbox` for Python.
 """
 
-from .answers import Answer, Fault, authorization_pending, entra_error, graph_error, json_answer
+from .answers import Answer, Fault, entra_error, graph_error, json_answer
 from .sandbox import Sandbox
-from .services import GRAPH_HOST, SIGN_IN_HOST, Request, Resource
+from .world import Resource
 
-__all__ = [
-    "GRAPH_HOST",
-    "SIGN_IN_HOST",
-    "Answer",
-    "Fault",
-    "Request",
-    "Resource",
-    "Sandbox",
-    "authorization_pending",
-    "entra_error",
-    "graph_error",
-    "json_answer",
-]
+__all__ = ["Answer", "Fault", "Resource", "Sandbox", "entra_error", "graph_error", "json_answer"]

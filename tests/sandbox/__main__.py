@@ -7,32 +7,28 @@ import sys
 
 from . import Sandbox
 
-NOTICE = "This is a sandbox: nobody is really signed in."
 APPROVED = "Do not enter the code anywhere, it is approved by itself in a few seconds."
 REFUSED = "Device codes are refused; in a browser, the sign-in is approved by itself."
 
 
 def main() -> int:
-    """Runs the script and returns its exit status: 128 + N if signal N ended it, as in a shell."""
+    """Run the script and return its exit status: 128 + N if signal N ended it, as in a shell."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}",
         description="Run a script that signs in with Microsoft against a sandbox on this machine.",
     )
-    parser.add_argument(
-        "--no-device-codes",
-        action="store_true",
-        help="play a tenant that blocks device codes (AADSTS530035)",
-    )
+    parser.add_argument("--no-device-codes", action="store_true", help="a tenant that blocks them")
     parser.add_argument("script", nargs="?", default="get_user.py", help="by default get_user.py")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script is given")
     options = parser.parse_args()
-    command = [sys.executable, options.script, *options.arguments]
 
-    print(NOTICE, REFUSED if options.no_device_codes else APPROVED, file=sys.stderr, flush=True)
+    notice = REFUSED if options.no_device_codes else APPROVED
+    print("This is a sandbox: nobody is really signed in.", notice, file=sys.stderr, flush=True)
     # An exception makes subprocess.call kill the script.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with Sandbox(device_codes=not options.no_device_codes) as sandbox:
+            command = [sys.executable, options.script, *options.arguments]
             status = subprocess.call(command, env=sandbox.environment)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

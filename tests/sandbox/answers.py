@@ -1,4 +1,4 @@
-"""What an answer of the two services looks like, as data."""
+"""What a request and an answer look like, as data."""
 
 import json
 import uuid
@@ -6,14 +6,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass
+class Request:
+    """One request as it arrived.
+
+    `endpoint` is the name of what it asked for: one of entra.ENDPOINTS, the path of a resource such
+    as "me", a host name for a CONNECT whose answer was replaced, or "" for what is not there.
+    """
+
+    host: str
+    method: str
+    path: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    http_version: str = "1.1"
+    endpoint: str = ""
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of the body or, with GET, of the query."""
+        fields = urlsplit(self.path).query if self.method == "GET" else self.body.decode()
+        return dict(parse_qsl(fields, keep_blank_values=True))
 
 
 class Fault(Enum):
     """What can go wrong with the connection that should carry an answer."""
 
     RESET = "it is reset, as by a machine that crashed"
-    CUT_OFF = "it ends in the middle of the body"
+    CUT_OFF = "it ends in the middle of the answer"
     SILENT = "it stays open, and nothing ever comes"
 
 
@@ -29,64 +52,49 @@ class Answer:
 
 
 def json_answer(content: object, status: int = 200, headers: Mapping[str, str] = {}) -> Answer:
-    """Returns `content` as a JSON answer; `headers` add to or replace the Content-Type."""
-    content_type = {"Content-Type": "application/json; charset=utf-8"}
-    return Answer(status, json.dumps(content).encode(), {**content_type, **headers})
-
-
-WITHOUT_PAGE = {None, 7000014}
-"""The numbers with which Entra sends no error_uri."""
+    """Return `content` as a JSON answer; `headers` add to or replace the Content-Type."""
+    headers = {"Content-Type": "application/json; charset=utf-8", **headers}
+    return Answer(status, json.dumps(content).encode(), headers)
 
 
 def entra_headers() -> dict[str, str]:
-    """Returns the headers that Entra adds to an answer of its devicecode and token endpoints."""
+    """Return the headers that Entra adds to an answer of its devicecode and token endpoints."""
     return {"Cache-Control": "no-store, no-cache", "x-ms-request-id": str(uuid.uuid4())}
 
 
-def entra_error(
-    number: int | None, error: str, text: str, status: int = 400, **more: Any
-) -> Answer:
-    """Returns a refusal of the identity platform.
+def entra_error(number: int | None, error: str, text: str, status: int = 400) -> Answer:
+    """Return a refusal of Entra; `number` is the AADSTS code, or None if none is documented.
 
-    `number` is the AADSTS code, or None where Microsoft documents none; `error` is the OAuth 2.0
-    error code (RFC 6749 section 5.2, RFC 8628 section 3.5); `more` adds fields such as `suberror`.
-    For the shape, see https://learn.microsoft.com/entra/identity-platform/reference-error-codes.
+    `error` is that of RFC 6749 section 5.2 or RFC 8628 section 3.5. For the shape, see
+    https://learn.microsoft.com/entra/identity-platform/reference-error-codes.
     """
     headers = entra_headers()
     trace_id, correlation_id = headers["x-ms-request-id"], str(uuid.uuid4())
     timestamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
+    text = f"AADSTS{number}: {text}" if number else text
     ids = f"Trace ID: {trace_id} Correlation ID: {correlation_id} Timestamp: {timestamp}"
-    code = "" if number is None else f"AADSTS{number}: "
     content = {
         "error": error,
-        "error_description": f"{code}{text} {ids}",
-        "error_codes": [] if number is None else [number],
+        "error_description": f"{text} {ids}",
+        "error_codes": [number] if number else [],
         "timestamp": timestamp,
         "trace_id": trace_id,
         "correlation_id": correlation_id,
-        **more,
     }
-    if number not in WITHOUT_PAGE:
+    if number not in (None, 7000014):  # With 7000014, Entra sends no page.
         content["error_uri"] = f"https://login.microsoftonline.com/error?code={number}"
     return json_answer(content, status, headers)
 
 
-def authorization_pending() -> Answer:
-    """Returns what a poll gets while the person has not signed in yet (RFC 8628 section 3.5)."""
-    text = "OAuth 2.0 device flow error. Authorization is pending. Continue polling."
-    return entra_error(70016, "authorization_pending", text)
-
-
 def graph_headers() -> dict[str, str]:
-    """Returns the headers that Microsoft Graph sends with every answer."""
+    """Return the headers that Microsoft Graph sends with every answer."""
     request_id = str(uuid.uuid4())
     return {"request-id": request_id, "client-request-id": request_id}
 
 
 def graph_error(status: int, code: str, message: str, headers: Mapping[str, str] = {}) -> Answer:
-    """Returns a refusal of Microsoft Graph, in the shape of https://learn.microsoft.com/graph/errors."""
+    """Return a refusal of Microsoft Graph, in the shape of https://learn.microsoft.com/graph/errors."""
     sent = graph_headers()
     inner = {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}", **sent}
     content = {"error": {"code": code, "message": message, "innerError": inner}}
-    sent["Content-Type"] = "application/json"
-    return json_answer(content, status, {**sent, **headers})
+    return json_answer(content, status, {**sent, "Content-Type": "application/json", **headers})

@@ -1,6 +1,7 @@
-"""Runs a program in the sandbox, as its user does: in a process of its own."""
+"""What the tests share: they run programs, copy the project, and read README.md."""
 
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .sandbox import Sandbox
-from .sandbox.sandbox import USER
+from .sandbox.tokens import PREFIX
+from .sandbox.world import USER
 
 ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 GET_USER = str(ROOT / "get_user.py")
 GREETING = f"Hello {USER['displayName']}, your ID is {USER['id']}\n"
 PROMPT = re.compile(
@@ -20,15 +23,14 @@ PROMPT = re.compile(
 )
 
 PATIENCE = 90.0
-"""Seconds after which a program hangs: more than a silent network costs on a busy machine, and
-less than it costs with any one of the libraries' own timeouts."""
+"""Seconds after which a program hangs: more than a silent sign-in takes on a busy machine."""
 
 Variables = Mapping[str, str | None]
 """Environment variables to set, or, with None, to leave out."""
 
 
 def environment(sandbox: Sandbox, variables: Variables | None = None) -> dict[str, str]:
-    """Returns the sandbox's environment with `variables` applied.
+    """Return the sandbox's environment with `variables` applied.
 
     The settings of the Python that runs the tests are left out: with PYTHONUNBUFFERED, for
     example, a missing flush would never be seen.
@@ -37,8 +39,7 @@ def environment(sandbox: Sandbox, variables: Variables | None = None) -> dict[st
         name: value for name, value in sandbox.environment.items() if not name.startswith("PYTHON")
     }
     # Through a pipe, Python on Windows would write in the code page of the machine.
-    kept |= {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
-    changed = {**kept, **(variables or {})}
+    changed = {**kept, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT), **(variables or {})}
     return {name: value for name, value in changed.items() if value is not None}
 
 
@@ -49,7 +50,7 @@ def run(
     cwd: Path | None = None,
     python: str = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `python COMMAND`, by default get_user.py, to its end.
+    """Run `python COMMAND`, by default get_user.py, to its end; no output may have a secret.
 
     Raises subprocess.TimeoutExpired if it hangs.
     """
@@ -63,26 +64,21 @@ def run(
         encoding="utf-8",
         timeout=PATIENCE,
     )
-    for secret in sandbox.secrets:
-        assert secret not in result.stdout + result.stderr, "a secret was printed"
+    assert PREFIX not in result.stdout + result.stderr, "a secret was printed"
     return result
 
 
 @contextmanager
 def started(
-    sandbox: Sandbox,
-    *command: str,
-    variables: Variables | None = None,
-    encoding: str = "utf-8",
+    sandbox: Sandbox, *command: str, variables: Variables | None = None, encoding: str = "utf-8"
 ) -> Iterator[subprocess.Popen[str]]:
-    """Starts `python COMMAND`, by default get_user.py, with all three streams as pipes.
+    """Start `python COMMAND`, by default get_user.py, with its outputs as pipes.
 
     It is killed at the end of the `with` block or when it hangs, so that no read waits forever.
     """
     with subprocess.Popen(
         [sys.executable, *(command or [GET_USER])],
         env=environment(sandbox, variables),
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding=encoding,
@@ -94,3 +90,36 @@ def started(
         finally:
             watchdog.cancel()
             process.kill()
+
+
+def section(heading: str) -> str:
+    """Return what README.md has under a heading, up to the next one of its level or above."""
+    marks = re.findall(rf"^(#+) {re.escape(heading)}$", README, re.MULTILINE)
+    assert len(marks) == 1, f"{len(marks)} headings {heading!r}"
+    text = README.split(f"\n{marks[0]} {heading}\n")[1]
+    return re.split(rf"^#{{1,{len(marks[0])}}} ", text, flags=re.MULTILINE)[0]
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    """Return the code blocks of a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Replace a text that a file has once."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{path.name} has this {text.count(old)} times:\n{old}"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def copy(folder: Path) -> Path:
+    """Copy what README.md says to copy, and return the copy's get_user.py."""
+    (command,) = re.findall(r"^cp -r ([^,\n]*) \S+$", README, re.MULTILINE)
+    folder.mkdir()
+    for name in command.split():
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder)
+    return folder / "get_user.py"

@@ -1,0 +1,68 @@
+"""What the sandbox plays: one registered app, one user, and what Microsoft Graph has."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SIGN_IN_HOST = "login.microsoftonline.com"
+GRAPH_HOST = "graph.microsoft.com"
+# What Graph says of the user: the properties that it sends by default.
+USER: dict[str, Any] = {
+    "businessPhones": ["+44 20 7946 0000"],
+    "displayName": "Ada Lovelace",
+    "givenName": "Ada",
+    "jobTitle": "Analyst",
+    "mail": "ada@sandbox.example",
+    "mobilePhone": None,
+    "officeLocation": "Room 7",
+    "preferredLanguage": "en-GB",
+    "surname": "Lovelace",
+    "userPrincipalName": "ada@sandbox.example",
+    "id": "5a9db0c5-0000-4000-8000-0000000000ad",
+}
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What Graph answers to any method; a sendMail is `Resource("Mail.Send", status=202)`."""
+
+    permission: str
+    content: Any = None
+    status: int = 200
+
+
+@dataclass(kw_only=True)
+class World:
+    """The settings of a sandbox, and what may happen in it only once."""
+
+    pending: int | None = 1
+    """How many polls find a sign-in pending before it is approved; None is all of them."""
+    interval: int = 5
+    """Seconds between two polls."""
+    expires_in: int = 900
+    """The life of a device code in seconds."""
+    device_codes: bool = True
+    """Without them, the tenant blocks device codes, and only a browser can sign in."""
+    user: dict[str, Any] = field(default_factory=lambda: USER)
+    """What Graph says of the user at /me."""
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    """What Graph has at other paths: {"/me/drive": Resource("Files.Read", {"id": "1"})}."""
+    sign_in_host: str = SIGN_IN_HOST
+    graph_host: str = GRAPH_HOST
+    calls: int = 10_000
+    """After how many requests a host ends a connection."""
+
+    required_claims: dict[str, Any] = field(default_factory=dict)
+    """What Graph wants in an access token, such as {"nbf": {"essential": True, "value": "1"}}."""
+
+    client_id: str = field(default="5a9db0c5-0000-4000-8000-00000000c11e", init=False)
+    polls: Counter[str] = field(default_factory=Counter, init=False)
+    used_codes: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise ValueError("interval must be at least 1 s: MSAL polls without a pause at 0")
+        context = f"https://{self.graph_host}/v1.0/$metadata#users/$entity"
+        me = Resource("User.Read", {"@odata.context": context, **self.user})
+        self.resources = {"/me": me, **self.resources}
