@@ -5,55 +5,43 @@ once, and prints the medians of get_user.py as ratios to those of the bare scrip
 """
 
 import os
-import subprocess
 import sys
 from statistics import median
 from time import perf_counter
 
-from .project import GET_USER, ROOT, environment
+from .project import GET_USER, environment, start
 from .sandbox import Sandbox
 
 BARE = """
-import asyncio
-import os
+import asyncio, os
 from azure.identity import DeviceCodeCredential
 from client.get_user_api_client import GetUserApiClient
-from kiota_authentication_azure.azure_identity_authentication_provider import (
-    AzureIdentityAuthenticationProvider,
-)
+from kiota_authentication_azure import azure_identity_authentication_provider as provider
 from kiota_http.httpx_request_adapter import HttpxRequestAdapter
 
 async def main():
     credential = DeviceCodeCredential(os.environ["AZURE_CLIENT_ID"], tenant_id="common")
-    auth_provider = AzureIdentityAuthenticationProvider(credential, scopes=["User.Read"])
-    client = GetUserApiClient(HttpxRequestAdapter(auth_provider))
-    user = await client.me.get()
+    auth = provider.AzureIdentityAuthenticationProvider(credential, scopes=["User.Read"])
+    user = await GetUserApiClient(HttpxRequestAdapter(auth)).me.get()
     print(f"Hello {user.display_name}, your ID is {user.id}")
 
 asyncio.run(main())
 """
-ROUNDS = 50
 
 
 def measure(*command: str) -> tuple[float, int, int]:
     """Run `python COMMAND` once; return its seconds, its peak memory and its requests."""
     with Sandbox(pending=0, interval=1) as sandbox:
-        start = perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=environment(sandbox),
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
+        begun = perf_counter()
+        process = start([sys.executable, *command], environment(sandbox))
         _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0
-        return perf_counter() - start, usage.ru_maxrss, len(sandbox.requests)
+        process.communicate()
+        assert status == 0
+        return perf_counter() - begun, usage.ru_maxrss, len(sandbox.requests)
 
 
 if __name__ == "__main__":
-    runs = [(measure("-c", BARE), measure(GET_USER)) for _ in range(ROUNDS + 1)][1:]
+    runs = [(measure("-c", BARE), measure(GET_USER)) for _ in range(51)][1:]
     for place, name in enumerate(["time", "peak memory", "requests"]):
         bare, ours = (median(run[which][place] for run in runs) for which in (0, 1))
         print(f"{name}: {ours / bare:.2f}")

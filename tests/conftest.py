@@ -17,8 +17,8 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # A silent network is waited for the longest, so those tests begin first: at every other place,
-    # as pytest-xdist hands the first two tests to one worker, the next two to another, and so on.
+    # The tests of a silent network take longest, so they begin first, each on a worker of its own:
+    # pytest-xdist hands the first two tests to one worker, the next two to another, and so on.
     silent = [item for item in items if "SILENT" in item.name]
     items[:] = [item for item in items if item not in silent]
     for place, item in enumerate(silent):

@@ -4,9 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from .sandbox import Sandbox
@@ -30,16 +28,10 @@ Variables = Mapping[str, str | None]
 
 
 def environment(sandbox: Sandbox, variables: Variables | None = None) -> dict[str, str]:
-    """Return the sandbox's environment with `variables` applied.
-
-    The settings of the Python that runs the tests are left out: with PYTHONUNBUFFERED, for
-    example, a missing flush would never be seen.
-    """
-    kept = {
-        name: value for name, value in sandbox.environment.items() if not name.startswith("PYTHON")
-    }
+    """Return the sandbox's environment with `variables` applied."""
     # Through a pipe, Python on Windows would write in the code page of the machine.
-    changed = {**kept, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT), **(variables or {})}
+    python = {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
+    changed = {**sandbox.environment, **python, **(variables or {})}
     return {name: value for name, value in changed.items() if value is not None}
 
 
@@ -48,48 +40,27 @@ def run(
     *command: str,
     variables: Variables | None = None,
     cwd: Path | None = None,
-    python: str = sys.executable,
+    encoding: str = "utf-8",
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python COMMAND`, by default get_user.py, to its end; no output may have a secret.
-
-    Raises subprocess.TimeoutExpired if it hangs.
-    """
+    """Run `python COMMAND`, by default get_user.py, to its end; no output may have a secret."""
     result = subprocess.run(
-        [python, *(command or [GET_USER])],
+        [sys.executable, *(command or [GET_USER])],
         cwd=cwd,
         env=environment(sandbox, variables),
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        encoding="utf-8",
+        encoding=encoding,
         timeout=PATIENCE,
     )
     assert PREFIX not in result.stdout + result.stderr, "a secret was printed"
     return result
 
 
-@contextmanager
-def started(
-    sandbox: Sandbox, *command: str, variables: Variables | None = None, encoding: str = "utf-8"
-) -> Iterator[subprocess.Popen[str]]:
-    """Start `python COMMAND`, by default get_user.py, with its outputs as pipes.
-
-    It is killed at the end of the `with` block or when it hangs, so that no read waits forever.
-    """
-    with subprocess.Popen(
-        [sys.executable, *(command or [GET_USER])],
-        env=environment(sandbox, variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding=encoding,
-    ) as process:
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
+def start(command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
+    """Start a command whose outputs are to be read."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def section(heading: str) -> str:
@@ -114,7 +85,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 def copy(folder: Path) -> Path:
     """Copy what README.md says to copy, and return the copy's get_user.py."""
-    (command,) = re.findall(r"^cp -r ([^,\n]*) \S+$", README, re.MULTILINE)
+    (command,) = re.findall(r"cp -r ([^,\n]*) \S+$", README, re.MULTILINE)
     folder.mkdir()
     for name in command.split():
         source = ROOT / name

@@ -25,11 +25,10 @@ GRAPH = "The call to Microsoft Graph failed: "
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that goes wrong.
+    """One thing that goes wrong, after so many prompts.
 
-    `shows` is how the first line after the prompts begins, and `hint` is in the second line; with
-    "" there is none. `answers` replace those of the endpoints for good, `variables` change the
-    environment, and `prompts` is how often the user is asked.
+    `shows` is how the first line begins, and `hint` is in the second; with "" there is none.
+    `answers` replace those of the endpoints for good, and `variables` change the environment.
     """
 
     shows: str

@@ -2,14 +2,13 @@
 
 import re
 import signal
-import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from .project import GET_USER, GREETING, PROMPT, copy, environment, replace, run, started
+from .project import GET_USER, GREETING, PROMPT, copy, environment, replace, run, start
 from .sandbox import Answer, Fault, Sandbox, entra_error, graph_error
 from .sandbox.world import GRAPH_HOST, SIGN_IN_HOST, USER
 
@@ -34,23 +33,16 @@ def test_it_greets_with_one_prompt_and_four_requests(sandbox: Sandbox, tmp_path:
 
 
 def test_importing_it_does_nothing_but_define(sandbox: Sandbox) -> None:
-    script = (
-        "import logging, signal, get_user; "
-        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler; "
-        "assert not logging.getLogger('azure').handlers"
-    )
+    script = "import get_user, signal; print(signal.getsignal(2) is signal.default_int_handler)"
     result = run(sandbox, "-c", script)
 
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "True\n", "")
     assert sandbox.requests == []
 
 
-@pytest.mark.parametrize(
-    "client_id", [None, " \t", "{client_id}0", "My own app, registered yesterday"]
-)
+@pytest.mark.parametrize("client_id", [None, " \t", "0" * 37, "x" * 36])
 def test_without_a_client_id_it_says_what_to_set(sandbox: Sandbox, client_id: str | None) -> None:
-    value = client_id and client_id.format(client_id=sandbox.client_id)
-    result = run(sandbox, variables={"AZURE_CLIENT_ID": value})
+    result = run(sandbox, variables={"AZURE_CLIENT_ID": client_id})
 
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch("Set .*AZURE_CLIENT_ID .*Application [(]client[)] ID.*\n", result.stderr)
@@ -69,9 +61,7 @@ def test_the_id_can_stand_in_the_file(sandbox: Sandbox, tmp_path: Path) -> None:
     ("value", "tenant"),
     [(" \t", "common"), ("consumers", "consumers"), (" sandbox.example\n", "sandbox.example")],
 )
-def test_the_settings_are_taken_without_white_space(
-    sandbox: Sandbox, value: str, tenant: str
-) -> None:
+def test_settings_lose_their_white_space(sandbox: Sandbox, value: str, tenant: str) -> None:
     variables = {"AZURE_TENANT_ID": value, "AZURE_CLIENT_ID": f"\t{sandbox.client_id} \n"}
     result = run(sandbox, variables=variables)
 
@@ -92,9 +82,7 @@ NAME = "محمد\u200cرضا 李\u3000明 👩\u200d💻 \u200fZo\u00ad\u00eb\uf
         ("\x1bc\x9b2J\r\nAda\t\u2028root\u2029\x00\u202eatad\u2066\x7f", "c 2J Ada root atad"),
     ],
 )
-def test_any_name_is_printed_and_none_takes_over_the_terminal(
-    name: str | None, printed: str
-) -> None:
+def test_no_name_takes_over_the_terminal(name: str | None, printed: str) -> None:
     with Sandbox(pending=0, user={**USER, "displayName": name}) as sandbox:
         result = run(sandbox)
 
@@ -106,14 +94,10 @@ def test_any_name_is_printed_and_none_takes_over_the_terminal(
     [("latin-1", r"Åsa Öberg \u738b"), ("ascii", r"\xc5sa \xd6berg \u738b")],
 )
 def test_it_prints_any_name_on_any_terminal(encoding: str, printed: str) -> None:
-    with (
-        Sandbox(pending=0, user={**USER, "displayName": "Åsa Öberg 王"}) as sandbox,
-        started(sandbox, variables={"PYTHONIOENCODING": encoding}, encoding=encoding) as process,
-    ):
-        stdout, _ = process.communicate()
+    with Sandbox(pending=0, user={**USER, "displayName": "Åsa Öberg 王"}) as sandbox:
+        result = run(sandbox, variables={"PYTHONIOENCODING": encoding}, encoding=encoding)
 
-    assert process.returncode == 0
-    assert stdout.rstrip() == f"Hello {printed}, your ID is {USER['id']}"
+    assert result.stdout == f"Hello {printed}, your ID is {USER['id']}\n"
 
 
 def test_the_prompt_says_until_when_the_code_is_valid_in_local_time(sandbox: Sandbox) -> None:
@@ -125,18 +109,6 @@ def test_the_prompt_says_until_when_the_code_is_valid_in_local_time(sandbox: San
     prompt = PROMPT.fullmatch(result.stderr)
     assert prompt
     assert prompt[1] in {f"{earliest:%H:%M}", f"{latest:%H:%M}"}
-
-
-def test_the_prompt_is_in_a_file_before_the_first_poll(tmp_path: Path) -> None:
-    path = tmp_path / "stderr"
-    with Sandbox(pending=None) as sandbox, path.open("w") as stderr:
-        command = [sys.executable, GET_USER]
-        with subprocess.Popen(command, env=environment(sandbox), stderr=stderr) as process:
-            try:
-                sandbox.wait_for("token")
-                assert PROMPT.fullmatch(path.read_text())
-            finally:
-                process.kill()
 
 
 def test_further_calls_need_no_further_sign_in(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -163,22 +135,22 @@ INTERRUPTIONS: dict[str, tuple[str, list[Answer | None], int]] = {
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to a process")
 @pytest.mark.parametrize("moment", INTERRUPTIONS)
-def test_one_ctrl_c_ends_it_and_what_is_open_is_closed(
-    sandbox: Sandbox, tmp_path: Path, moment: str
-) -> None:
+def test_one_ctrl_c_ends_and_closes_it(sandbox: Sandbox, tmp_path: Path, moment: str) -> None:
     script = copy(tmp_path / "copy")
     in_try = f'        try:\n    {CALL}        finally:\n            print("closed")\n'
     replace(script, CALL, in_try)
     endpoint, answers, count = INTERRUPTIONS[moment]
     sandbox.replace(endpoint, *answers, times=None)
     sandbox.required_claims = CLAIMS if count > 1 else {}
-    with started(sandbox, str(script)) as process:
-        sandbox.wait_for(endpoint, count=count)
-        process.send_signal(signal.SIGINT)
-        status = process.wait(timeout=1)
-        stdout, stderr = process.communicate()
+    with start([sys.executable, str(script)], environment(sandbox)) as process:
+        try:
+            sandbox.wait_for(endpoint, count=count)
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=1)
+        finally:
+            process.kill()
 
-    assert (status, stdout) == (130, "closed\n")
+    assert (process.returncode, stdout) == (130, "closed\n")
     assert PROMPT.sub("", stderr) == ""
 
 
@@ -206,15 +178,12 @@ def test_it_closes_what_it_opened(sandbox: Sandbox, answer: Answer | None) -> No
 
 MISTAKES = {
     "client.me.gte()": "AttributeError: 'MeRequestBuilder' object has no attribute 'gte'",
-    "int(open('settings.toml').name)": "FileNotFoundError: [Errno 2] No such file or directory",
     "exec(\"raise ValueError('Failed to parse: line 3')\")": "ValueError: Failed to parse: line 3",
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_of_ones_own_keeps_its_traceback(
-    sandbox: Sandbox, tmp_path: Path, mistake: str
-) -> None:
+def test_a_mistake_keeps_its_traceback(sandbox: Sandbox, tmp_path: Path, mistake: str) -> None:
     script = copy(tmp_path / "copy")
     replace(script, "await client.me.get()", mistake)
     result = run(sandbox, str(script))

@@ -31,11 +31,19 @@ NOT_INHERITED = r"(?i)(ALL|HTTPS?|NO)_PROXY|(CURL|REQUESTS)_CA_BUNDLE|SSL_CERT_(
 
 @dataclass(kw_only=True)
 class Sandbox(World):
-    """Entra and Graph on this machine, as a context manager; World has the settings.
+    """Entra and Graph on this machine, as a context manager.
 
-    `requests` lists all that arrived, in order, and `address` is the URL of the proxy that leads to
-    the two services. What goes wrong inside is printed, and answered with the status 500.
-    Raises ValueError for an interval of less than 1 s.
+    pending: how many polls find a sign-in pending before it is approved, None for all of them
+    interval, expires_in: the seconds between two polls, and until a device code expires
+    device_codes: False for a tenant that blocks them, so that only a browser can sign in
+    user: what Graph says of the user at /me
+    resources: what Graph has elsewhere, {"/me/drive": Resource("Files.Read", {"id": "1"})}
+    sign_in_host, graph_host: the hosts of the cloud
+    calls: after how many requests a host ends a connection
+    required_claims: the claims that Graph wants, {"nbf": {"essential": True, "value": "1"}}
+
+    `requests` are all that arrived, `address` is the proxy's. What goes wrong inside is printed and
+    answered with the status 500. Raises ValueError for an interval of less than 1 s.
     """
 
     def __post_init__(self) -> None:

@@ -120,12 +120,10 @@ class Transport:
             body, more = body + message["body"], message["more_body"]
         path = scope["path"] + (b"?" + scope["query_string"]).decode().rstrip("?")
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        client = self._tunnels.get((scope["client"] or ("", 0))[1])
-        if not client:
+        request = Request(host, scope["method"], path, headers, body, scope["http_version"])
+        if not (client := self._tunnels.get((scope["client"] or ("", 0))[1])):
             return  # It went away.
-        answer = self.answer(
-            Request(host, scope["method"], path, headers, body, scope["http_version"])
-        )
+        answer = self.answer(request)
         await asyncio.sleep(answer.delay)
         if cut_off := answer.fault is Fault.CUT_OFF:
             self._cut_off.add(client)

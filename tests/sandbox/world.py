@@ -34,28 +34,18 @@ class Resource:
 
 @dataclass(kw_only=True)
 class World:
-    """The settings of a sandbox, and what may happen in it only once."""
+    """The settings of a sandbox, which `Sandbox` describes, and the codes that it has seen."""
 
     pending: int | None = 1
-    """How many polls find a sign-in pending before it is approved; None is all of them."""
     interval: int = 5
-    """Seconds between two polls."""
     expires_in: int = 900
-    """The life of a device code in seconds."""
     device_codes: bool = True
-    """Without them, the tenant blocks device codes, and only a browser can sign in."""
     user: dict[str, Any] = field(default_factory=lambda: USER)
-    """What Graph says of the user at /me."""
     resources: Mapping[str, Resource] = field(default_factory=dict)
-    """What Graph has at other paths: {"/me/drive": Resource("Files.Read", {"id": "1"})}."""
     sign_in_host: str = SIGN_IN_HOST
     graph_host: str = GRAPH_HOST
     calls: int = 10_000
-    """After how many requests a host ends a connection."""
-
     required_claims: dict[str, Any] = field(default_factory=dict)
-    """What Graph wants in an access token, such as {"nbf": {"essential": True, "value": "1"}}."""
-
     client_id: str = field(default="5a9db0c5-0000-4000-8000-00000000c11e", init=False)
     polls: Counter[str] = field(default_factory=Counter, init=False)
     used_codes: set[str] = field(default_factory=set, init=False)
