@@ -77,13 +77,13 @@ def unanswered(step: str, endpoint: str, answer: Answer, shows: str = "") -> Cas
 CASES = {
     # Entra refuses.
     "AADSTS50059": entra("devicecode", 50059, "If the app is for one tenant only, set AZURE_TEN"),
-    "AADSTS700016": entra("devicecode", 700016, "AZURE_TENANT_ID is the tenant of this app"),
+    "AADSTS700016": entra("devicecode", 700016, "set AZURE_TENANT_ID to the tenant of this app"),
     "AADSTS50194": entra("devicecode", 50194, "Set AZURE_TENANT_ID to the Directory (tenant) ID"),
     "AADSTS9002331": entra("devicecode", 9002331, "Set AZURE_TENANT_ID to the word consumers."),
-    "AADSTS70002": entra("devicecode", 70002, "If the app supports your account type, set Auth"),
+    "AADSTS70002": entra("devicecode", 70002, "the app's account types. If right, set Authenti"),
     "AADSTS7000218": entra("token", 7000218, "your own app's. If so, set Authentication > ", 401),
     "AADSTS530035": entra("token", 530035, "This tenant blocks device codes. Use Interactive"),
-    "AADSTS53003": entra("token", 53003, "If it blocks device codes, use InteractiveBrowser"),
+    "AADSTS53003": entra("token", 53003, "In main(), try InteractiveBrowserCredential with"),
     "AADSTS65001": entra("token", 65001, "accept the permissions, or ask an administrator"),
     "a number that begins with one of these": entra("devicecode", 501941),
     "authorization_declined": sign_in("token", denied("Denied."), "Denied.\n"),
