@@ -224,9 +224,8 @@ NO_KEYRING = {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere"}
 
 def without_keyring(script: Path) -> None:
     """Let azure-identity store tokens in plain text, which stands in for a keyring."""
-    (option,) = re.findall("the message offers `(.*?)`", README)
-    options = "cache_persistence_options=TokenCachePersistenceOptions("
-    replace(script, f"{options})", f"{options}{option}=True)")
+    (options,) = re.findall(r"`(TokenCachePersistenceOptions\(.+?\))`", README)
+    replace(script, "options=TokenCachePersistenceOptions()", f"options={options}")
 
 
 @on_linux
@@ -299,7 +298,7 @@ def test_http_1_loses_no_call(tmp_path: Path, mended: bool) -> None:
 
 
 def test_the_sandbox_runs_a_program_of_ones_own_with_more(tmp_path: Path) -> None:
-    folder = copy(tmp_path / "copy").parent
+    folder = copy(tmp_path / "my-project").parent
     shutil.copytree(ROOT / "tests" / "sandbox", folder / "sandbox")
     (code,) = blocks("python", section("Run your own program in the sandbox"))
     results = [play(folder, "-c", code), play(folder, "-m", "sandbox", str(ROOT / "get_user.py"))]

@@ -92,9 +92,9 @@ class Sandbox(World):
     def replace(self, endpoint: str, *answers: Answer | None, times: int | None = 1) -> None:
         """Give `answers`, `times` times over, in place of the next ones of `endpoint`.
 
-        `endpoint` is what a `Request` names, such as "token" or "me", or a host name for the status
-        of the next CONNECT. None as an answer is the usual one; None as `times` is for good.
-        Raises ValueError for an endpoint that the sandbox does not have.
+        `endpoint` is "discovery", "devicecode", "authorize", "token", "instance", "me", the path of
+        another resource, or a host name, for the status of the next CONNECT. None as an answer is
+        the usual one, None as `times` is for good. Raises ValueError for any other endpoint.
         """
         paths = [path.removeprefix("/") for path in self.resources]
         known = {*entra.ENDPOINTS, *paths, *self._services}
