@@ -76,7 +76,7 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def replace(path: Path, old: str, new: str) -> None:
+def replace_text(path: Path, old: str, new: str) -> None:
     """Replace a text that a file has once."""
     text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{path.name} has this {text.count(old)} times:\n{old}"

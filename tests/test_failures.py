@@ -27,8 +27,8 @@ GRAPH = "The call to Microsoft Graph failed: "
 class Case:
     """One thing that goes wrong, after so many prompts.
 
-    `shows` is how the first line begins, and `hint` is in the second; with "" there is none.
-    `answers` replace those of the endpoints for good, and `variables` change the environment.
+    `shows` is how the message begins, and `hint` is in its second line; with "" there is none.
+    `answers` replace those of the endpoints, and `variables` change the environment.
     """
 
     shows: str
@@ -45,6 +45,7 @@ def sign_in(endpoint: str, answer: Answer, shows: str, hint: str = "") -> Case:
 
 def entra(endpoint: str, number: int, hint: str = "", status: int = 400) -> Case:
     """Return the case of a refusal by Entra: its whole description is shown."""
+    # No other number that stands in the text may lead to a hint.
     answer = entra_error(number, "error", "Not AADSTS50194, and not AADSTS53003.", status)
     description = json.loads(answer.body)["error_description"]
     if endpoint == "devicecode":
@@ -62,9 +63,9 @@ def graph(answer: Answer, shows: str, hint: str = "") -> Case:
     return Case(GRAPH + shows.replace("<ID>", request_id), hint, {"me": answer})
 
 
-def network(shows: str, prompts: int = 0, **variables: str) -> Case:
+def network(shows: str, **variables: str) -> Case:
     """Return the case of variables with which nobody answers."""
-    return Case(shows, "check HTTPS_PROXY", variables=variables, prompts=prompts)
+    return Case(shows, "check HTTPS_PROXY", variables=variables, prompts=0)
 
 
 def unanswered(step: str, endpoint: str, answer: Answer, shows: str = "") -> Case:
@@ -122,7 +123,7 @@ CASES = {
         "BadRequest Failed to parse: proxyAddresses, timeout. (status 400) (request ID <ID>)\n",
     ),
     "no code": graph(json_answer({"error": {"message": "No."}}, 404), "No. (status 404)\n"),
-    # The network fails for good.
+    # The network fails for good. The tests with SILENT in their names begin first: see conftest.py.
     "SILENT sign-in host": unanswered(SIGN_IN, SIGN_IN_HOST, SILENT, f"{POOL}: Read timed out."),
     "SILENT token": unanswered(SIGN_IN, "token", SILENT, f"{POOL}: Read timed out."),
     "SILENT Graph host": unanswered(GRAPH, GRAPH_HOST, SILENT, "ConnectTimeout\n"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .project import GET_USER, GREETING, PROMPT, copy, environment, replace, run, start
+from .project import GET_USER, GREETING, PROMPT, copy, environment, replace_text, run, start
 from .sandbox import Answer, Fault, Sandbox, entra_error, graph_error
 from .sandbox.world import GRAPH_HOST, SIGN_IN_HOST, USER
 
@@ -113,7 +113,9 @@ def test_the_prompt_says_until_when_the_code_is_valid_in_local_time(sandbox: San
 
 def test_further_calls_need_no_further_sign_in(sandbox: Sandbox, tmp_path: Path) -> None:
     script = copy(tmp_path / "copy")
-    replace(script, CALL, f"{CALL}        await asyncio.gather(client.me.get(), client.me.get())\n")
+    replace_text(
+        script, CALL, f"{CALL}        await asyncio.gather(client.me.get(), client.me.get())\n"
+    )
     result = run(sandbox, str(script))
 
     assert (result.returncode, result.stdout) == (0, GREETING)
@@ -138,10 +140,10 @@ INTERRUPTIONS: dict[str, tuple[str, list[Answer | None], int]] = {
 def test_one_ctrl_c_ends_and_closes_it(sandbox: Sandbox, tmp_path: Path, moment: str) -> None:
     script = copy(tmp_path / "copy")
     in_try = f'        try:\n    {CALL}        finally:\n            print("closed")\n'
-    replace(script, CALL, in_try)
+    replace_text(script, CALL, in_try)
     endpoint, answers, count = INTERRUPTIONS[moment]
     sandbox.replace(endpoint, *answers, times=None)
-    sandbox.required_claims = CLAIMS if count > 1 else {}
+    sandbox.required_claims = CLAIMS if moment == "at a second prompt" else {}
     with start([sys.executable, str(script)], environment(sandbox)) as process:
         try:
             sandbox.wait_for(endpoint, count=count)
@@ -157,7 +159,7 @@ def test_one_ctrl_c_ends_and_closes_it(sandbox: Sandbox, tmp_path: Path, moment:
 def test_a_call_to_another_host_gets_no_token(sandbox: Sandbox, tmp_path: Path) -> None:
     script = copy(tmp_path / "copy")
     elsewhere = f'        request_adapter.base_url = "https://{SIGN_IN_HOST}/v1.0"\n'
-    replace(script, "        client = ", f"{elsewhere}        client = ")
+    replace_text(script, "        client = ", f"{elsewhere}        client = ")
     result = run(sandbox, str(script))
 
     assert (result.returncode, result.stdout) == (1, "")
@@ -185,7 +187,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_keeps_its_traceback(sandbox: Sandbox, tmp_path: Path, mistake: str) -> None:
     script = copy(tmp_path / "copy")
-    replace(script, "await client.me.get()", mistake)
+    replace_text(script, "await client.me.get()", mistake)
     result = run(sandbox, str(script))
 
     assert (result.returncode, result.stdout) == (1, "")

@@ -60,7 +60,7 @@ def ask(client: httpx.Client, way: str, tenant: str = "common", **changed: str) 
         "refresh": {"grant_type": "refresh_token", "refresh_token": token},
         "redeem": {"grant_type": "authorization_code", "code": code, **redirect, **VERIFIER},
     }
-    form = {"client_id": "5a9db0c5-0000-4000-8000-00000000c11e", **forms[way], **changed}
+    form = {"client_id": Sandbox().client_id, **forms[way], **changed}
     if way == "authorize":
         return client.get(f"{address}/oauth2/v2.0/authorize", params=form)
     endpoint = "devicecode" if way == "devicecode" else "token"

@@ -23,8 +23,7 @@ ISSUERS = {
     TENANT_ID: TENANT_ID,
     TENANT_DOMAIN: TENANT_ID,
 }
-PAGE = "https://login.microsoft.com/device"
-PERSONAL_PAGE = "https://www.microsoft.com/link"
+PAGES = {"consumers": "https://www.microsoft.com/link"}
 OIDC_SCOPES = {"email", "offline_access", "openid", "profile"}
 HOUR = 3600
 
@@ -101,7 +100,7 @@ def devicecode(world: World, tenant: str, form: dict[str, str]) -> Answer:
     """Begin a sign-in with a code (RFC 8628 section 3.1)."""
     check_client(world, tenant, form)
     check_scope(world, form)
-    page = PERSONAL_PAGE if tenant == "consumers" else PAGE
+    page = PAGES.get(tenant, "https://login.microsoft.com/device")
     content = {
         "user_code": "SANDBOX42",
         "device_code": seal("device code", world.expires_in, scope=form["scope"]),
@@ -166,7 +165,7 @@ def poll(world: World, form: dict[str, str]) -> Answer:
 def redeem(world: World, form: dict[str, str]) -> Answer:
     """Take a browser's code (RFC 6749 section 4.1.3, RFC 7636 section 4.6)."""
     code = form.get("code", "")
-    query = unseal("code", code)
+    query = unseal("code", code)  # however old it is
     if not query or code in world.used_codes or form.get("redirect_uri") != query["redirect_uri"]:
         raise Refused(70008)
     digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
@@ -179,7 +178,7 @@ def redeem(world: World, form: dict[str, str]) -> Answer:
 def refresh(world: World, form: dict[str, str]) -> Answer:
     """Give new tokens for a refresh token (RFC 6749 section 6)."""
     granted = unseal("refresh token", form.get("refresh_token", ""))
-    if not granted:
+    if not granted or time.time() > granted["expires_at"]:
         raise Refused(70000)
     form = {"scope": granted["scope"], **form}
     check_scope(world, form)

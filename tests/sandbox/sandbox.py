@@ -9,7 +9,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import chain, cycle, repeat
 from pathlib import Path
 from typing import Self
@@ -29,7 +28,6 @@ BROWSER = f"{shlex.join([Path(sys.executable).as_posix(), SCRIPT.as_posix()])} %
 NOT_INHERITED = r"(?i)(ALL|HTTPS?|NO)_PROXY|(CURL|REQUESTS)_CA_BUNDLE|SSL_CERT_(DIR|FILE)|AZURE_.*"
 
 
-@dataclass(kw_only=True)
 class Sandbox(World):
     """Entra and Graph on this machine, as a context manager.
 
@@ -42,8 +40,8 @@ class Sandbox(World):
     calls: after how many requests a host ends a connection
     required_claims: the claims that Graph wants, {"nbf": {"essential": True, "value": "1"}}
 
-    `requests` are all that arrived, `address` is the proxy's. What goes wrong inside is printed and
-    answered with the status 500. Raises ValueError for an interval of less than 1 s.
+    `requests` has what the hosts were asked, and what the proxy refused; `address` is the proxy's.
+    What goes wrong inside is printed and answered with 500. An interval below 1 s is a ValueError.
     """
 
     def __post_init__(self) -> None:

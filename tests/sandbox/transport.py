@@ -100,7 +100,7 @@ class Transport:
             del self._tunnels[port]
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):  # The other end may be gone.
+        with suppress(OSError):  # The other end may be gone; one to cut off still gets some.
             while writer not in self._cut_off and (data := await reader.read(65536)):
                 writer.write(data)
                 await writer.drain()
@@ -130,6 +130,7 @@ class Transport:
         if answer.fault is Fault.RESET:
             reset(client)
         elif answer.fault is not Fault.SILENT:
+            # To a client to cut off, one byte more is announced than comes.
             sent = {"Content-Length": str(len(answer.body) + cut_off), **answer.headers}
             raw = [(name.lower().encode(), sent[name].encode("latin-1")) for name in sent]
             await send({"type": "http.response.start", "status": answer.status, "headers": raw})

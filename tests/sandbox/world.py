@@ -40,7 +40,7 @@ class World:
     interval: int = 5
     expires_in: int = 900
     device_codes: bool = True
-    user: dict[str, Any] = field(default_factory=lambda: USER)
+    user: dict[str, Any] = field(default_factory=USER.copy)
     resources: Mapping[str, Resource] = field(default_factory=dict)
     sign_in_host: str = SIGN_IN_HOST
     graph_host: str = GRAPH_HOST
@@ -55,4 +55,5 @@ class World:
             raise ValueError("interval must be at least 1 s: MSAL polls without a pause at 0")
         context = f"https://{self.graph_host}/v1.0/$metadata#users/$entity"
         me = Resource("User.Read", {"@odata.context": context, **self.user})
-        self.resources = {"/me": me, **self.resources}
+        others = {f"/{path.lstrip('/')}": self.resources[path] for path in self.resources}
+        self.resources = {"/me": me, **others}
