@@ -11,7 +11,7 @@ from .project import GREETING, PROMPT, Variables, run
 from .sandbox import Answer, Fault, Sandbox, entra_error, graph_error, json_answer
 from .sandbox.world import GRAPH_HOST, SIGN_IN_HOST
 
-PAGE = b"<html><script>alert(1)</script></html>"
+PAGE = b"<html>\n<script>alert(1)</script></html>"
 HTML = {"Content-Type": "text/html"}
 JSON = {"Content-Type": "application/json"}
 SILENT = Answer(fault=Fault.SILENT)
@@ -123,6 +123,7 @@ CASES = {
         "BadRequest Failed to parse: proxyAddresses, timeout. (status 400) (request ID <ID>)\n",
     ),
     "no code": graph(json_answer({"error": {"message": "No."}}, 404), "No. (status 404)\n"),
+    "no error": graph(json_answer({}, 404), "ODataError (status 404)\n"),
     # The network fails for good. The tests with SILENT in their names begin first: see conftest.py.
     "SILENT sign-in host": unanswered(SIGN_IN, SIGN_IN_HOST, SILENT, f"{POOL}: Read timed out."),
     "SILENT token": unanswered(SIGN_IN, "token", SILENT, f"{POOL}: Read timed out."),
@@ -171,7 +172,7 @@ def expect_explained(output: str, shows: str, hint: str) -> None:
     assert len(rest) == bool(hint)
     assert hint in "".join(rest)
     assert all(line.rstrip("\n").isprintable() for line in [first, *rest])
-    assert not re.search(r'\bNone\b|<html|{"|: $|hunt', output, re.MULTILINE)
+    assert not re.search(r'\bNone\b|<html|<script|{"|: $|hunt', output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -184,25 +184,31 @@ def test_a_wrong_scope_is_refused_in_a_browser_too(sandbox: Sandbox, tmp_path: P
 
 AZ = """#!/bin/sh
 [ "$*" = "account get-access-token --output json --resource https://graph.microsoft.com" ] || exit 2
-{does}
+cat <<END || exit 1
+{answer}
+END
 """
+TOKEN = seal("access token", 3600, scope=f"https://{GRAPH_HOST}/User.Read", claims={})
+AZURE_CLI = {
+    TOKEN: (0, GREETING, ""),
+    # Over HTTP/1.1, h11 quotes the token of which it complains.
+    f"{TOKEN}\n": (1, "", "The call to Microsoft Graph failed: no usable answer: Illegal header\n"),
+}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for az is a script with a #!")
-@pytest.mark.parametrize("signed_in", [True, False])
-def test_the_azure_cli_gives_the_token(sandbox: Sandbox, tmp_path: Path, signed_in: bool) -> None:
+@pytest.mark.parametrize("token", AZURE_CLI)
+def test_the_azure_cli_gives_the_token(sandbox: Sandbox, tmp_path: Path, token: str) -> None:
     script = changed(tmp_path / "copy", "azure-cli")
-    token = seal("access token", 60, scope=f"https://{GRAPH_HOST}/User.Read", claims={})
-    answer = json.dumps({"accessToken": token, "expires_on": 4102444800})
+    replace_text(script, "_middleware()", "_middleware(httpx.AsyncClient())")
     az = tmp_path / "az"
-    az.write_text(AZ.format(does=f"echo '{answer}'" if signed_in else "echo az login >&2; exit 1"))
+    az.write_text(AZ.format(answer=json.dumps({"accessToken": token, "expires_on": 4102444800})))
     az.chmod(az.stat().st_mode | stat.S_IXUSR)
     path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
     result = run(sandbox, str(script), variables={"PATH": path, "AZURE_CLIENT_ID": None})
+    first = result.stderr.partition("Check the network")[0]
 
-    assert (result.returncode, result.stdout) == ((0, GREETING) if signed_in else (1, ""))
-    refused = "Sign-in failed: Please run 'az login' to set up an account\n"
-    assert result.stderr == ("" if signed_in else refused)
+    assert (result.returncode, result.stdout, first) == AZURE_CLI[token]
 
 
 # Elsewhere it would write to the protected store of whoever runs the tests.
