@@ -102,6 +102,9 @@ CASES = {
     "devicecode answers with a page": sign_in(
         "devicecode", Answer(200, PAGE, HTML), "Expecting value: line 1 "
     ),
+    "token answers with a page": sign_in(
+        "token", Answer(200, PAGE, HTML), "Expecting value: line 1 "
+    ),
     "token answers with a page as JSON": unanswered(SIGN_IN, "token", Answer(200, PAGE, JSON)),
     "me fails with a page": graph(Answer(500, PAGE, HTML), "The server returned an unexpected "),
     # Microsoft Graph refuses.
