@@ -18,7 +18,7 @@ from kiota_authentication_azure.azure_identity_authentication_provider import (
 from kiota_http.httpx_request_adapter import HttpxRequestAdapter
 from kiota_http.kiota_client_factory import KiotaClientFactory
 
-from client.get_user_api_client import GetUserApiClient  # for more calls: get-me.yml, rerun Kiota
+from client.get_user_api_client import GetUserApiClient  # new call? Add to get-me.yml, rerun Kiota
 from client.models.o_data_errors.o_data_error import ODataError
 
 CLIENT_ID = os.environ.get("AZURE_CLIENT_ID", "").strip() or "YOUR_CLIENT_ID"
@@ -30,7 +30,7 @@ async def main() -> None:
     credential = DeviceCodeCredential(  # has no async version: it blocks the loop during sign-in
         client_id=CLIENT_ID,
         tenant_id=TENANT_ID,
-        prompt_callback=show_prompt,  # for InteractiveBrowserCredential, delete; see AADSTS530035
+        prompt_callback=show_prompt,  # InteractiveBrowserCredential has none; more at AADSTS530035
         connection_timeout=5,  # seconds for the network, not for the user; the default is 300
         read_timeout=10,
     )
@@ -61,8 +61,8 @@ def printable(text: str) -> str:
     return re.sub("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+", " ", text).strip()
 
 
-ALLOW_PUBLIC = "set Authentication > Allow public client flows to Enabled in its registration."
-HINTS = {  # text to find in the message: hint; the first found counts; end AADSTS numbers with ":"
+ALLOW_PUBLIC = "set Authentication > Allow public client flows to Enabled in the app registration."
+HINTS = {  # text: hint, for the first text in the message; ":" keeps 70002 from matching 7000218
     "AADSTS50059:": "Check AZURE_CLIENT_ID. If the app is for one tenant only, set AZURE_TENANT_ID "
     "to its Directory (tenant) ID. A new app registration can take a few minutes to work.",
     "AADSTS700016:": "Check AZURE_CLIENT_ID, and set AZURE_TENANT_ID to the tenant of this app. "
@@ -70,13 +70,13 @@ HINTS = {  # text to find in the message: hint; the first found counts; end AADS
     "AADSTS50194:": "Set AZURE_TENANT_ID to the Directory (tenant) ID of the app registration.",
     "AADSTS9002331:": "Set AZURE_TENANT_ID to the word consumers.",
     "AADSTS7000218:": f"Check that AZURE_CLIENT_ID is your own app's. If so, {ALLOW_PUBLIC}",
-    "AADSTS70002:": f"Check AZURE_CLIENT_ID and the app's account types. If right, {ALLOW_PUBLIC}",
+    "AADSTS70002:": f"Check AZURE_CLIENT_ID and account types. If both are right, {ALLOW_PUBLIC}",
     "AADSTS530035:": "This tenant blocks device codes. Use InteractiveBrowserCredential in main(), "
-    "without prompt_callback. Add the redirect URI http://localhost (mobile and desktop platform).",
-    "AADSTS53003:": "In main(), try InteractiveBrowserCredential without prompt_callback (redirect "
-    "URI http://localhost). If that is blocked too, ask an administrator.",
+    "without prompt_callback. Register the redirect URI http://localhost (mobile and desktop).",
+    "AADSTS53003:": "In main(), try InteractiveBrowserCredential without prompt_callback (register "
+    "the redirect URI http://localhost). If that is blocked too, ask an administrator.",
     "AADSTS65001:": "Run it again and accept the permissions, or ask an administrator to do so.",
-    "Timed out": "Run it again. If the browser showed an error, look that one up.",
+    "user to authenticate": "Sign in sooner. If the browser showed an error, look that one up.",
     "CERTIFICATE_VERIFY_FAILED": "Check the clock. If a proxy inspects TLS, set REQUESTS_CA_BUNDLE "
     "(for sign-in) and SSL_CERT_FILE (for Microsoft Graph) to a PEM file with its CA.",
     "no usable answer": "Check the network. If it needs a proxy, check HTTPS_PROXY: "
@@ -84,7 +84,7 @@ HINTS = {  # text to find in the message: hint; the first found counts; end AADS
     "(status 403)": "Add the permission that the call needs to SCOPES (the documentation of the "
     "call names it). If it is there, an administrator may have to give the user a role.",
 }
-# Cut what they quote: a web page (Content: azure-core; Discovery: MSAL), the access token (Illegal
+# Cut quoted data: a web page (Content: azure-core; Discovery: MSAL), the access token (Illegal
 # header: h11), or the password in HTTPS_PROXY (Failed to parse: urllib3; Invalid port: httpx).
 CUT = r"(?s)\nContent:.*|(Discovery: \d+|Illegal header|Failed to parse|Invalid port).*"
 
@@ -100,9 +100,9 @@ def explain(error: AzureError | APIError | httpx.HTTPError | httpx.InvalidURL) -
         text = text if text not in ("", "None") else type(error).__name__  # str() of an empty error
         # Network trouble: any error of httpx, or one of azure-core that azure-identity wrapped.
         if not isinstance(error, AzureError) or isinstance(error.__cause__, AzureError):
-            text = f"no usable answer: {text}"
+            text = f"no usable answer: {text}"  # HINTS has these words
     step = "Sign-in" if isinstance(error, AzureError) else "The call to Microsoft Graph"
-    hint = next((HINTS[words] for words in HINTS if words in text), "")
+    hint = next((hint for words, hint in HINTS.items() if words in text), "")
     return f"{step} failed: {printable(text)}\n{hint}".rstrip()
 
 
@@ -113,7 +113,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     for library in ("azure", "msal"):  # or Python would also print what they log about the error
         logging.getLogger(library).addHandler(logging.NullHandler())
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # print any name
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for any name
     try:
         asyncio.run(main())
     except (AzureError, APIError, httpx.HTTPError, httpx.InvalidURL) as error:

@@ -213,7 +213,7 @@ def test_graph_wants_claims(sandbox: Sandbox, client: httpx.Client) -> None:
 
 def test_another_path_is_unknown(client: httpx.Client) -> None:
     expect_graph_error(client.get(f"https://{GRAPH_HOST}/v1.0/you"), 400, "BadRequest")
-    expect_graph_error(client.get(f"https://{GRAPH_HOST}/me"), 400, "BadRequest")
+    expect_graph_error(client.get(f"https://{GRAPH_HOST}/beta/me"), 400, "BadRequest")
     assert client.get(f"https://{GRAPH_HOST}/v1.0//me").status_code == 401
     assert client.get(f"https://{SIGN_IN_HOST}/common/oauth2/v2.0/token").status_code == 404
 
@@ -268,6 +268,7 @@ def test_answers_are_replaced_in_their_order(sandbox: Sandbox, http2: bool) -> N
         ("me", Answer(200, b"{", fault=Fault.CUT_OFF), httpx.RemoteProtocolError),
         ("me", Answer(fault=Fault.SILENT), httpx.ReadTimeout),
         (GRAPH_HOST, Answer(fault=Fault.SILENT), httpx.ConnectTimeout),
+        (GRAPH_HOST, Answer(delay=2), httpx.ReadTimeout),
         (GRAPH_HOST, Answer(502), httpx.ProxyError),
     ],
 )
@@ -277,7 +278,7 @@ def test_a_fault_breaks_one_answer(
     sandbox.replace(endpoint, answer)
     with client_of(sandbox, http2=http2) as client:
         with pytest.raises(raised):
-            client.get(ME, timeout=1 if answer.fault is Fault.SILENT else 30)
+            client.get(ME, timeout=1 if answer.delay or answer.fault is Fault.SILENT else 30)
 
         assert me(client).status_code == 401
     assert [request.endpoint for request in sandbox.requests] == [endpoint, "me"]
