@@ -42,7 +42,7 @@ class Transport:
     answer: Callable[[Request], Answer]
     _ports: dict[str, int] = field(default_factory=dict)
     _clients: set[asyncio.StreamWriter] = field(default_factory=set)
-    _tunnels: dict[int, asyncio.StreamWriter] = field(default_factory=dict)
+    _tunnels: dict[int, asyncio.StreamWriter] = field(default_factory=dict)  # to whom a port leads
     _cut_off: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @asynccontextmanager
@@ -97,7 +97,6 @@ class Transport:
             port = to_host.get_extra_info("sockname")[1]
             self._tunnels[port] = writer
             await asyncio.gather(self._pass_on(reader, to_host), self._pass_on(from_host, writer))
-            del self._tunnels[port]
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):  # The other end may be gone; one to cut off still gets some.
@@ -121,9 +120,8 @@ class Transport:
         path = scope["path"] + (b"?" + scope["query_string"]).decode().rstrip("?")
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         request = Request(host, scope["method"], path, headers, body, scope["http_version"])
-        if not (client := self._tunnels.get((scope["client"] or ("", 0))[1])):
-            return  # It went away.
         answer = self.answer(request)
+        client = self._tunnels[(scope["client"] or ("", 0))[1]]
         await asyncio.sleep(answer.delay)
         if cut_off := answer.fault is Fault.CUT_OFF:
             self._cut_off.add(client)
