@@ -89,10 +89,7 @@ def test_the_first_command_prints_what_is_shown() -> None:
     result = play(ROOT, *command[1:])
 
     assert (result.returncode, result.stdout) == (0, GREETING)
-    shown, printed = (
-        re.sub(r"\d\d:\d\d", "HH:MM", text) for text in (*blocks("text"), result.stderr + GREETING)
-    )
-    assert shown == printed
+    assert blocks("text") == [re.sub(r"\d\d:\d\d", "14:35", result.stderr) + GREETING]
 
 
 def test_ci_runs_the_commands() -> None:

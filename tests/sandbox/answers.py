@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 
@@ -62,10 +63,12 @@ def entra_headers() -> dict[str, str]:
     return {"Cache-Control": "no-store, no-cache", "x-ms-request-id": str(uuid.uuid4())}
 
 
-def entra_error(number: int | None, error: str, text: str, status: int = 400) -> Answer:
+def entra_error(
+    number: int | None, error: str, text: str, status: int = 400, **more: Any
+) -> Answer:
     """Return a refusal of Entra; `number` is the AADSTS code, or None if none is documented.
 
-    `error` is that of RFC 6749 section 5.2 or RFC 8628 section 3.5. For the shape, see
+    `error` is that of RFC 6749 section 5.2 or RFC 8628 section 3.5, `more` are further fields: see
     https://learn.microsoft.com/entra/identity-platform/reference-error-codes.
     """
     headers = entra_headers()
@@ -80,6 +83,7 @@ def entra_error(number: int | None, error: str, text: str, status: int = 400) ->
         "timestamp": timestamp,
         "trace_id": trace_id,
         "correlation_id": correlation_id,
+        **more,
     }
     if number not in (None, 7000014):  # With 7000014, Entra sends no page.
         content["error_uri"] = f"https://login.microsoftonline.com/error?code={number}"
