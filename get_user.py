@@ -18,7 +18,7 @@ from kiota_authentication_azure.azure_identity_authentication_provider import (
 from kiota_http.httpx_request_adapter import HttpxRequestAdapter
 from kiota_http.kiota_client_factory import KiotaClientFactory
 
-from client.get_user_api_client import GetUserApiClient  # new call? Add to get-me.yml, rerun Kiota
+from client.get_user_api_client import GetUserApiClient  # Kiota made client/ from get-me.yml
 from client.models.o_data_errors.o_data_error import ODataError
 
 CLIENT_ID = os.environ.get("AZURE_CLIENT_ID", "").strip() or "YOUR_CLIENT_ID"
@@ -30,7 +30,7 @@ async def main() -> None:
     credential = DeviceCodeCredential(  # has no async version: it blocks the loop during sign-in
         client_id=CLIENT_ID,
         tenant_id=TENANT_ID,
-        prompt_callback=show_prompt,  # InteractiveBrowserCredential has none; more at AADSTS530035
+        prompt_callback=show_prompt,  # for a browser sign-in instead, see AADSTS530035 in HINTS
         connection_timeout=5,  # seconds for the network, not for the user; the default is 300
         read_timeout=10,
     )
@@ -42,7 +42,7 @@ async def main() -> None:
     async with KiotaClientFactory.create_with_default_middleware() as http_client:
         request_adapter = HttpxRequestAdapter(auth_provider, http_client=http_client)
         client = GetUserApiClient(request_adapter)
-        # The first call signs the user in. Further calls go below it, their permissions in SCOPES.
+        # This call signs in. Add more below it: first edit get-me.yml, rerun Kiota, extend SCOPES.
         user = await client.me.get()
         if not user or not user.id:
             sys.exit("Microsoft Graph answered, but named no user.")
@@ -62,7 +62,7 @@ def printable(text: str) -> str:
 
 
 ALLOW_PUBLIC = "set Authentication > Allow public client flows to Enabled in the app registration."
-HINTS = {  # text: hint, for the first text in the message; ":" keeps 70002 from matching 7000218
+HINTS = {  # words: hint. The first entry that fits wins; ":" keeps 70002 from matching 7000218
     "AADSTS50059:": "Check AZURE_CLIENT_ID. If the app is for one tenant only, set AZURE_TENANT_ID "
     "to its Directory (tenant) ID. A new app registration can take a few minutes to work.",
     "AADSTS700016:": "Check AZURE_CLIENT_ID, and set AZURE_TENANT_ID to the tenant of this app. "
@@ -84,8 +84,8 @@ HINTS = {  # text: hint, for the first text in the message; ":" keeps 70002 from
     "(status 403)": "Add the permission that the call needs to SCOPES (the documentation of the "
     "call names it). If it is there, an administrator may have to give the user a role.",
 }
-# Cut quoted data: a web page (Content: azure-core; Discovery: MSAL), the access token (Illegal
-# header: h11), or the password in HTTPS_PROXY (Failed to parse: urllib3; Invalid port: httpx).
+# Cut what is quoted: a web page (azure-core's "Content:", MSAL's "Discovery:"), the access token
+# (h11's "Illegal header"), the proxy password (urllib3 "Failed to parse", httpx "Invalid port").
 CUT = r"(?s)\nContent:.*|(Discovery: \d+|Illegal header|Failed to parse|Invalid port).*"
 
 
@@ -98,7 +98,7 @@ def explain(error: AzureError | APIError | httpx.HTTPError | httpx.InvalidURL) -
     else:
         text = re.sub(CUT, r"\1", str(error).removeprefix("Authentication failed: "))
         text = text if text not in ("", "None") else type(error).__name__  # str() of an empty error
-        # Network trouble: any error of httpx, or one of azure-core that azure-identity wrapped.
+        # No usable answer: what is left is httpx's, or azure-core's that azure-identity wrapped.
         if not isinstance(error, AzureError) or isinstance(error.__cause__, AzureError):
             text = f"no usable answer: {text}"  # HINTS has these words
     step = "Sign-in" if isinstance(error, AzureError) else "The call to Microsoft Graph"
@@ -113,7 +113,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     for library in ("azure", "msal"):  # or Python would also print what they log about the error
         logging.getLogger(library).addHandler(logging.NullHandler())
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for any name
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # any alphabet
     try:
         asyncio.run(main())
     except (AzureError, APIError, httpx.HTTPError, httpx.InvalidURL) as error:
