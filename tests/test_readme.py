@@ -124,7 +124,7 @@ def test_the_six_packages_are_enough(sandbox: Sandbox, tmp_path: Path) -> None:
 
 def test_in_a_notebook_main_is_awaited(sandbox: Sandbox) -> None:
     (call,) = re.findall("In a notebook, run `(.*?)`", README)
-    code = f"import asyncio, get_user\nfrom get_user import main\nasync def cell():\n {call}\n"
+    code = f"import asyncio\nfrom get_user import main\nasync def cell():\n {call}\n"
     result = run(sandbox, "-c", f"{code}asyncio.run(cell())")
 
     assert (result.returncode, result.stdout) == (0, GREETING)

@@ -118,8 +118,10 @@ WRONG_CLIENT = {"client_id": ELSEWHERE}
         ("poll", {"grant_type": "password"}, "unsupported_grant_type", 70003),
         ("refresh", {"refresh_token": "another"}, "invalid_grant", 70000),
         ("refresh", {"refresh_token": seal("access token", 60)}, "invalid_grant", 70000),
+        ("refresh", {"refresh_token": seal("refresh token", -1)}, "invalid_grant", 70000),
         ("refresh", {"scope": "Mail.Read"}, "invalid_scope", 70011),
         ("redeem", {"code": "another"}, "invalid_grant", 70008),
+        ("redeem", {"code": seal("code", -1)}, "invalid_grant", 70008),
         ("redeem", {"redirect_uri": "http://localhost:8401"}, "invalid_grant", 70008),
         ("redeem", {"code_verifier": "another"}, "invalid_grant", 501481),
     ],
@@ -183,7 +185,7 @@ def test_graph_refuses_a_wrong_token(client: httpx.Client, value: str) -> None:
 def test_a_resource_needs_its_permission_and_answers_any_method() -> None:
     resources = {
         "/me/drive": Resource("Files.Read", {"id": "1"}),
-        "/me/sendMail": Resource("Mail.Send", status=202),
+        "me/sendMail": Resource("Mail.Send", status=202),
     }
     with Sandbox(pending=0, resources=resources) as sandbox, client_of(sandbox) as client:
         statuses = []

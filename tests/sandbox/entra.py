@@ -148,7 +148,7 @@ def token(world: World, tenant: str, form: dict[str, str]) -> Answer:
 def poll(world: World, form: dict[str, str]) -> Answer:
     """Answer whether the user has signed in (RFC 8628 section 3.4)."""
     code = required("device_code", form)
-    begun = unseal("device code", code)
+    begun = unseal("device code", code, expired=True)
     if not begun or code in world.used_codes:
         raise Refused(7000014)
     if time.time() > begun["expires_at"]:
@@ -165,7 +165,7 @@ def poll(world: World, form: dict[str, str]) -> Answer:
 def redeem(world: World, form: dict[str, str]) -> Answer:
     """Take a browser's code (RFC 6749 section 4.1.3, RFC 7636 section 4.6)."""
     code = form.get("code", "")
-    query = unseal("code", code)  # however old it is
+    query = unseal("code", code)
     if not query or code in world.used_codes or form.get("redirect_uri") != query["redirect_uri"]:
         raise Refused(70008)
     digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
@@ -178,7 +178,7 @@ def redeem(world: World, form: dict[str, str]) -> Answer:
 def refresh(world: World, form: dict[str, str]) -> Answer:
     """Give new tokens for a refresh token (RFC 6749 section 6)."""
     granted = unseal("refresh token", form.get("refresh_token", ""))
-    if not granted or time.time() > granted["expires_at"]:
+    if not granted:
         raise Refused(70000)
     form = {"scope": granted["scope"], **form}
     check_scope(world, form)
@@ -234,8 +234,7 @@ def check_client(world: World, tenant: str, form: dict[str, str]) -> None:
 def check_scope(world: World, form: dict[str, str]) -> None:
     permissions = {resource.permission for resource in world.resources.values()}
     for scope in required("scope", form).split():
-        # A scope without a resource is one of Graph's:
-        # https://learn.microsoft.com/entra/identity-platform/scopes-oidc
+        # If bare, Graph's: https://learn.microsoft.com/entra/identity-platform/scopes-oidc
         permission = scope.removeprefix(f"https://{world.graph_host}/")
         if permission not in permissions and scope not in OIDC_SCOPES:
             raise Refused(70011, scope)

@@ -30,7 +30,7 @@ def answer(world: World, request: Request) -> Answer:
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not value:
         return unauthorized("Access token is empty.")
-    token = unseal("access token", value)
+    token = unseal("access token", value, expired=True)
     if not token:
         return unauthorized("CompactToken parsing failed with error code: 80049217")
     if time.time() > token["expires_at"]:

@@ -23,13 +23,14 @@ def seal(kind: str, lifetime: float, **content: Any) -> str:
     return f"{PREFIX}{body}.{sign(body)}"
 
 
-def unseal(kind: str, secret: str) -> dict[str, Any] | None:
-    """Return what a secret stands for, expired or not, or None if it is none of that kind."""
+def unseal(kind: str, secret: str, *, expired: bool = False) -> dict[str, Any] | None:
+    """Return what a secret of a kind stands for, or None; one that has `expired` only if asked."""
     body, _, signature = secret.removeprefix(PREFIX).rpartition(".")
     if signature != sign(body):
         return None
     content: dict[str, Any] = json.loads(base64.urlsafe_b64decode(f"{body}=="))
-    return content if content["kind"] == kind else None
+    good = content["kind"] == kind and (expired or time.time() <= content["expires_at"])
+    return content if good else None
 
 
 def sign(body: str) -> str:
