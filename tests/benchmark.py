@@ -5,11 +5,10 @@ once, and prints the medians of get_user.py as ratios to those of the bare scrip
 """
 
 import os
-import sys
 from statistics import median
 from time import perf_counter
 
-from .project import GET_USER, environment, start
+from .project import GET_USER, started
 from .sandbox import Sandbox
 
 BARE = """
@@ -33,9 +32,8 @@ def measure(*command: str) -> tuple[float, int, int]:
     """Run `python COMMAND` once; return its seconds, its peak memory and its requests."""
     with Sandbox(pending=0, interval=1) as sandbox:
         begun = perf_counter()
-        process = start([sys.executable, *command], environment(sandbox))
-        _, status, usage = os.wait4(process.pid, 0)
-        process.communicate()
+        with started(sandbox, *command) as process:
+            _, status, usage = os.wait4(process.pid, 0)
         assert status == 0
         return perf_counter() - begun, usage.ru_maxrss, len(sandbox.requests)
 

@@ -1,10 +1,12 @@
 """What the tests share: they run programs, copy the project, and read README.md."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .sandbox import Sandbox
@@ -27,53 +29,54 @@ Variables = Mapping[str, str | None]
 """Environment variables to set, or, with None, to leave out."""
 
 
-def environment(sandbox: Sandbox, variables: Variables | None = None) -> dict[str, str]:
-    """Return the sandbox's environment with `variables` applied."""
-    # Through a pipe, Python on Windows would write in the code page of the machine.
-    python = {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
-    changed = {**sandbox.environment, **python, **(variables or {})}
-    return {name: value for name, value in changed.items() if value is not None}
-
-
-def run(
-    sandbox: Sandbox,
+@contextmanager
+def started(
+    sandbox: Sandbox | None,
     *command: str,
     variables: Variables | None = None,
     cwd: Path | None = None,
-    encoding: str = "utf-8",
-) -> subprocess.CompletedProcess[str]:
-    """Run `python COMMAND`, by default get_user.py, to its end; no output may have a secret."""
-    result = subprocess.run(
+) -> Iterator["subprocess.Popen[str]"]:
+    """Start `python COMMAND`, by default get_user.py, and kill it at the end.
+
+    It gets the environment of the sandbox or, without one, that of the tests.
+    """
+    # Through a pipe, Python on Windows would write in the code page of the machine.
+    python = {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
+    inherited = sandbox.environment if sandbox else os.environ
+    changed = {**inherited, **python, **(variables or {})}
+    with subprocess.Popen(
         [sys.executable, *(command or [GET_USER])],
         cwd=cwd,
-        env=environment(sandbox, variables),
-        check=False,
+        env={name: value for name, value in changed.items() if value is not None},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding=encoding,
-        timeout=PATIENCE,
-    )
-    assert PREFIX not in result.stdout + result.stderr, "a secret was printed"
-    return result
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def start(command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
-    """Start a command whose outputs are to be read."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+def ended(
+    process: "subprocess.Popen[str]", within: float = PATIENCE
+) -> "subprocess.CompletedProcess[str]":
+    """Return how a program ends within so many seconds; its output may have no secret."""
+    stdout, stderr = process.communicate(timeout=within)
+    assert PREFIX not in stdout + stderr, "a secret was printed"
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def section(heading: str) -> str:
-    """Return what README.md has under a heading, up to the next one of its level or above."""
-    marks = re.findall(rf"^(#+) {re.escape(heading)}$", README, re.MULTILINE)
-    assert len(marks) == 1, f"{len(marks)} headings {heading!r}"
-    text = README.split(f"\n{marks[0]} {heading}\n")[1]
-    return re.split(rf"^#{{1,{len(marks[0])}}} ", text, flags=re.MULTILINE)[0]
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    """Return the code blocks of a language, in their order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+def run(
+    sandbox: Sandbox | None,
+    *command: str,
+    variables: Variables | None = None,
+    cwd: Path | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run `python COMMAND`, as `started` starts it, to its end."""
+    with started(sandbox, *command, variables=variables, cwd=cwd) as process:
+        return ended(process)
 
 
 def replace_text(path: Path, old: str, new: str) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from .project import GET_USER, GREETING, PROMPT, copy, environment, replace_text, run, start
+from .project import GET_USER, GREETING, PROMPT, copy, ended, replace_text, run, started
 from .sandbox import Answer, Fault, Sandbox, entra_error, graph_error
 from .sandbox.world import GRAPH_HOST, SIGN_IN_HOST, USER
 
-CALL = "        user = await client.me.get()\n"
-CLAIMS = {"nbf": {"essential": True, "value": "1"}}
+CALL = "        me = await client.me.get()\n"
 
 
 def test_it_greets_with_one_prompt_and_four_requests(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -45,7 +44,9 @@ def test_without_a_client_id_it_says_what_to_set(sandbox: Sandbox, client_id: st
     result = run(sandbox, variables={"AZURE_CLIENT_ID": client_id})
 
     assert (result.returncode, result.stdout) == (1, "")
-    assert re.fullmatch("Set .*AZURE_CLIENT_ID .*Application [(]client[)] ID.*\n", result.stderr)
+    assert re.fullmatch(
+        "Set AZURE_CLIENT_ID to the Application .client. ID, or .*YOUR_CLIENT_ID.*\n", result.stderr
+    )
     assert sandbox.requests == []
 
 
@@ -70,34 +71,37 @@ def test_settings_lose_their_white_space(sandbox: Sandbox, value: str, tenant: s
     assert {request.path.split("/")[1] for request in sandbox.requests} == {tenant, "v1.0"}
 
 
-NAME = "محمد\u200cرضا 李\u3000明 👩\u200d💻 \u200fZo\u00ad\u00eb\ufeff  Ünal"
-
-
 @pytest.mark.parametrize(
     ("name", "printed"),
     [
         (None, "there"),
         ("", "there"),
-        (NAME, NAME),
-        ("\x1bc\x9b2J\r\nAda\t\u2028root\u2029\x00\u202eatad\u2066\x7f", "c 2J Ada root atad"),
+        (
+            "\u0645\u062d\u0645\u062f \u674e 👩\u200d💻",
+            "\u0645\u062d\u0645\u062f \u674e 👩\u200d💻",
+        ),
     ],
 )
-def test_no_name_takes_over_the_terminal(name: str | None, printed: str) -> None:
+def test_any_name_is_greeted(name: str | None, printed: str) -> None:
     with Sandbox(pending=0, user={**USER, "displayName": name}) as sandbox:
         result = run(sandbox)
 
     assert (result.returncode, result.stdout) == (0, f"Hello {printed}, your ID is {USER['id']}\n")
 
 
-@pytest.mark.parametrize(
-    ("encoding", "printed"),
-    [("latin-1", r"Åsa Öberg \u738b"), ("ascii", r"\xc5sa \xd6berg \u738b")],
-)
-def test_it_prints_any_name_on_any_terminal(encoding: str, printed: str) -> None:
-    with Sandbox(pending=0, user={**USER, "displayName": "Åsa Öberg 王"}) as sandbox:
-        result = run(sandbox, variables={"PYTHONIOENCODING": encoding}, encoding=encoding)
+SHELL = f"""
+import runpy, sys
+class Shell:
+    write, flush = sys.stdout.write, sys.stdout.flush
+sys.stdout = Shell()
+runpy.run_path({GET_USER!r}, run_name="__main__")
+"""
 
-    assert result.stdout == f"Hello {printed}, your ID is {USER['id']}\n"
+
+def test_it_greets_where_stdout_only_writes(sandbox: Sandbox) -> None:
+    result = run(sandbox, "-c", SHELL)
+
+    assert (result.returncode, result.stdout) == (0, GREETING)
 
 
 def test_the_prompt_says_until_when_the_code_is_valid_in_local_time(sandbox: Sandbox) -> None:
@@ -126,34 +130,46 @@ def test_further_calls_need_no_further_sign_in(sandbox: Sandbox, tmp_path: Path)
 
 PENDING = entra_error(70016, "authorization_pending", "Authorization is pending.")
 REFUSED = entra_error(50076, "interaction_required", "Use multi-factor authentication.")
-INTERRUPTIONS: dict[str, tuple[str, list[Answer | None], int]] = {
-    "at the prompt": ("token", [Answer(fault=Fault.SILENT)], 1),
-    "while it polls": ("token", [PENDING], 1),
-    "while Graph is answering": ("me", [Answer(fault=Fault.SILENT)], 1),
-    "at a second prompt": ("token", [None, REFUSED, *[PENDING] * 9], 3),
+MOMENTS = {
+    "at the prompt": ("token", Answer(fault=Fault.SILENT)),
+    "while it polls": ("token", PENDING),
+    "while Graph is answering": ("me", Answer(fault=Fault.SILENT)),
 }
-"""The endpoint, how it answers, and with which request to it the moment has come."""
+"""The request with which the moment comes, and the answer to it."""
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to a process")
-@pytest.mark.parametrize("moment", INTERRUPTIONS)
-def test_one_ctrl_c_ends_and_closes_it(sandbox: Sandbox, tmp_path: Path, moment: str) -> None:
-    script = copy(tmp_path / "copy")
+def expect_interrupted(sandbox: Sandbox, folder: Path, endpoint: str, count: int = 1) -> None:
+    """Check that Ctrl-C ends get_user.py at a request, and that what stands in `finally` runs."""
+    script = copy(folder)
     in_try = f'        try:\n    {CALL}        finally:\n            print("closed")\n'
     replace_text(script, CALL, in_try)
-    endpoint, answers, count = INTERRUPTIONS[moment]
-    sandbox.replace(endpoint, *answers, times=None)
-    sandbox.required_claims = CLAIMS if moment == "at a second prompt" else {}
-    with start([sys.executable, str(script)], environment(sandbox)) as process:
-        try:
-            sandbox.wait_for(endpoint, count=count)
-            process.send_signal(signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=1)
-        finally:
-            process.kill()
+    with started(sandbox, str(script)) as process:
+        sandbox.wait_for(endpoint, count=count)
+        process.send_signal(signal.SIGINT)
+        result = ended(process, within=1)
 
-    assert (process.returncode, stdout) == (130, "closed\n")
-    assert PROMPT.sub("", stderr) == ""
+    assert (result.returncode, result.stdout) == (130, "closed\n")
+    assert PROMPT.sub("", result.stderr) == ""
+
+
+no_windows = pytest.mark.skipif(sys.platform == "win32", reason="it has no SIGINT to send")
+
+
+@no_windows
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_one_ctrl_c_ends_and_closes_it(sandbox: Sandbox, tmp_path: Path, moment: str) -> None:
+    endpoint, answer = MOMENTS[moment]
+    sandbox.replace(endpoint, answer, times=None)
+    expect_interrupted(sandbox, tmp_path / "copy", endpoint)
+
+
+@no_windows
+def test_one_ctrl_c_ends_it_at_a_second_prompt(sandbox: Sandbox, tmp_path: Path) -> None:
+    # Graph sends a claims challenge, and Entra refuses the refresh token.
+    sandbox.required_claims = {"nbf": {"essential": True, "value": "1"}}
+    sandbox.replace("token", None, REFUSED)
+    sandbox.replace("token", PENDING, times=None)
+    expect_interrupted(sandbox, tmp_path / "copy", "token", count=3)
 
 
 def test_a_call_to_another_host_gets_no_token(sandbox: Sandbox, tmp_path: Path) -> None:

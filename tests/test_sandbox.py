@@ -1,11 +1,9 @@
 """The sandbox refuses what the real services refuse, and leaves nothing behind."""
 
 import hashlib
-import os
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import tempfile
 import threading
@@ -17,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .project import ROOT, start
+from .project import ended, run, started
 from .sandbox import Answer, Fault, Resource, Sandbox, graph_error
 from .sandbox.entra import DEVICE_CODE_GRANT, TENANT_DOMAIN, TENANT_ID
 from .sandbox.tokens import base64url, seal
@@ -347,32 +345,32 @@ def test_nothing_goes_astray_under_load(sandbox: Sandbox) -> None:
     assert len(sandbox.requests) == 200
 
 
-def start_in_sandbox(script: Path, code: str, *arguments: str) -> "subprocess.Popen[str]":
-    """Start `python -m tests.sandbox SCRIPT ARGUMENTS`, its temporary files beside the script."""
+def in_sandbox(script: Path, code: str, *options: str) -> tuple[str, ...]:
+    """Write a script and return the command that runs it in the sandbox, without `python`."""
     script.write_text(code)
-    environment = {**os.environ, "TMPDIR": str(script.parent), "PYTHONPATH": str(ROOT)}
-    return start([sys.executable, "-m", "tests.sandbox", str(script), *arguments], environment)
+    return ("-m", "tests.sandbox", *options, str(script))
 
 
 def test_the_command_ends_with_the_status_of_its_script(tmp_path: Path) -> None:
     code = "import sys; sys.exit(len(sys.argv))"
-    with start_in_sandbox(tmp_path / "script.py", code, "--no-device-codes", "value") as process:
-        _, stderr = process.communicate()
+    command = in_sandbox(tmp_path / "script.py", code, "--no-device-codes")
+    result = run(None, *command, "value")
 
-    assert (process.returncode, stderr.count("\n")) == (3, 1)
-    assert "it is approved by itself" in stderr
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "is approved by itself" in result.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_and_its_script(tmp_path: Path, number: signal.Signals) -> None:
     code = "import time\nprint('started', flush=True)\ntime.sleep(600)\n"
-    with start_in_sandbox(tmp_path / "script.py", code) as process:
+    command = in_sandbox(tmp_path / "script.py", code)
+    with started(None, *command, variables={"TMPDIR": str(tmp_path)}) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
         process.send_signal(number)
         # It ends with the script, which has the same pipes.
-        _, stderr = process.communicate(timeout=10)
+        result = ended(process, within=10)
 
-    assert (process.returncode, stderr.count("\n")) == (128 + number, 1)
+    assert (result.returncode, result.stderr.count("\n")) == (128 + number, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
