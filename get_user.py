@@ -37,13 +37,12 @@ async def main() -> None:
     auth_provider = AzureIdentityAuthenticationProvider(  # only the allowed hosts get the token
         credential, scopes=SCOPES, allowed_hosts=["graph.microsoft.com"]
     )
-    # Without http_client, the request adapter makes the same HTTP client, but nothing closes it.
-    async with KiotaClientFactory.create_with_default_middleware() as http_client:
+    async with KiotaClientFactory.create_with_default_middleware() as http_client:  # to close it
         request_adapter = HttpxRequestAdapter(auth_provider, http_client=http_client)
         client = GetUserApiClient(request_adapter)
 
-        # The first call signs in, which blocks the event loop. For another call, edit get-me.yml,
-        # run `kiota update --output client --clean-output`, and add its permission to SCOPES.
+        # The first call signs in and blocks the event loop. For another call, edit get-me.yml, run
+        # `kiota update --output client --clean-output`, and add the call's permission to SCOPES.
         me = await client.me.get()
         if not me or not me.id:
             sys.exit("Microsoft Graph answered, but named no user.")
@@ -56,7 +55,7 @@ def show_prompt(verification_uri: str, user_code: str, expires_on: datetime) -> 
     print(f"{prompt} (valid until {expires_on.astimezone():%H:%M}).", file=sys.stderr)
 
 
-HINTS = {  # Regular expression: hint. The first expression that is found in the error counts.
+HINTS = {  # regular expression: hint. Of those that fit an error, the first is shown.
     "AADSTS50059:|AADSTS700016:": "Check the client ID. If the app is for one tenant only, set "
     "AZURE_TENANT_ID to its Directory (tenant) ID. A new app can take a few minutes to work.",
     "AADSTS50194:": "Set AZURE_TENANT_ID to the Directory (tenant) ID of the app registration.",
@@ -68,29 +67,30 @@ HINTS = {  # Regular expression: hint. The first expression that is found in the
     "URI http://localhost (Mobile and desktop). If that is blocked too, ask an administrator.",
     "AADSTS65001:": "Run it again and accept the permissions, or ask an administrator to do so.",
     r"AADSTS\d+:": "Look the number up at https://login.microsoftonline.com/error.",
-    "user to authenticate": "If the browser showed an error, search get_user.py for its number.",
+    "user to authenticate": "If the browser showed an AADSTS number, search get_user.py for it.",
     "get authority": "Check AZURE_TENANT_ID. If it is right, check the network and HTTPS_PROXY.",
     "CERTIFICATE_VERIFY_FAILED": "Check the clock. If a proxy inspects TLS, set REQUESTS_CA_BUNDLE "
     "(for the sign-in) and SSL_CERT_FILE (for Microsoft Graph) to a PEM file with its CA.",
-    "(Connect|Proxy|Read)(Error|Timeout)|Service(Request|Response)|Server disconnected": "Check "
-    "the network. If it needs a proxy, set HTTPS_PROXY to http://HOST:PORT or "
-    "http://NAME:PASSWORD@HOST:PORT, with special characters percent-encoded.",
-    "status 403": "Add the call's permission to SCOPES. If it is there, the user may need a role.",
+    "ConnectionTerminated": "Repeat the call: Microsoft Graph ends a connection after many calls.",
+    "status 403": "Add the permission that the call documents to SCOPES. The user may need a role.",
 }
 
 
 def explain(error: AzureError | APIError | httpx.HTTPError) -> str:
-    """Return the error in one line, and in a second one what to do about it, if HINTS has that."""
-    if isinstance(error, APIError):  # Microsoft Graph answered: its code, its message, the status
-        code = error.error.code if isinstance(error, ODataError) and error.error else None
-        text = f"{code}: {error}" if code else str(error)
-    else:  # azure-identity wraps errors, such as the network's: HINTS has the classes of those.
-        text = f"{type(error.__cause__).__name__}: {error}" if error.__cause__ else str(error)
-        # What follows these words can be a web page, the access token, or a proxy's password.
-        text = re.split("\nContent:|Discovery:|Illegal header|Failed to parse", text)[0]
-    text = "".join(char if char.isprintable() else " " for char in text).strip(": ")
-    hint = next((HINTS[words] for words in HINTS if re.search(words, text)), "")
-    return f"{text}\n{hint}".strip()
+    """Return the error in one line, and in a second one what to do about it, if that is known."""
+    code = error.error.code if isinstance(error, ODataError) and error.error else None
+    text = f"{code}: {error}" if code else str(error).removeprefix("Authentication failed: ")
+    # What follows these words can be a web page, the access token, or the password of a proxy.
+    text = re.split("\nContent:|Discovery:|^Illegal header|^Failed to parse", text)[0]
+    text = "".join(char if char.isprintable() else " " for char in text)
+    hints = [hint for words, hint in HINTS.items() if re.search(words, text)]
+    # Nobody answered: in a sign-in, azure-identity then wraps an error of azure-core.
+    if isinstance(error, httpx.TransportError) or isinstance(error.__cause__, AzureError):
+        hints.append(
+            "Check the network. If it needs a proxy, set HTTPS_PROXY to http://HOST:PORT or "
+            "http://NAME:PASSWORD@HOST:PORT, with special characters percent-encoded."
+        )
+    return "\n".join([text.strip() or type(error).__name__, *hints[:1]])
 
 
 if __name__ == "__main__":
@@ -100,11 +100,11 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     for library in ("azure", "msal"):  # or Python would also print what they log about the error
         logging.getLogger(library).addHandler(logging.NullHandler())
-    try:  # for a traceback, begin the except clause with `raise`; it can show secrets
+    try:
         asyncio.run(main())
     except AzureError as error:
-        sys.exit(f"Sign-in failed: {explain(error)}")
+        sys.exit(f"Sign-in failed: {explain(error)}")  # for the traceback, put `raise` before it
     except (APIError, httpx.HTTPError) as error:
-        sys.exit(f"The call to Microsoft Graph failed: {explain(error)}")
+        sys.exit(f"The call to Microsoft Graph failed: {explain(error)}")  # as above
     except httpx.InvalidURL:  # not quoted, as it can have the password of a proxy
         sys.exit("A URL is malformed. Check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.")

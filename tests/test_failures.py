@@ -19,7 +19,6 @@ SILENT = Answer(fault=Fault.SILENT)
 RESET = Answer(fault=Fault.RESET)
 CUT_OFF = Answer(fault=Fault.CUT_OFF)
 UNREACHED = Answer(502)  # what a proxy says that cannot connect
-AUTHENTICATION = "Authentication failed: "  # what azure-identity says
 CHECK_NETWORK = "Check the network. If it needs a proxy, set HTTPS_PROXY to http://HOST:PORT or..."
 
 
@@ -49,7 +48,7 @@ def refused(endpoint: str, number: int, hint: str, status: int = 400) -> Case:
     """Return the case of a refusal by Entra: its whole description is shown."""
     # No other number that stands in the text may lead to a hint.
     answer = entra_error(number, "error", "Not AADSTS50194, and not AADSTS53003.", status)
-    step = {"devicecode": "Couldn't begin authentication: ", "token": AUTHENTICATION}[endpoint]
+    step = "Couldn't begin authentication: " if endpoint == "devicecode" else ""
     description = json.loads(answer.body)["error_description"]
     return sign_in(endpoint, answer, f"{step}{description}", hint)
 
@@ -65,7 +64,7 @@ def this_machine(says: str, hint: str = "", **variables: str | None) -> Case:
 UNKNOWN_APP = "Check the client ID. If the app is for one tenant only, set AZURE_TENANT_ID..."
 NOT_PUBLIC = "In the app registration, set Authentication > Allow public client flows to..."
 BLOCKED = "Device codes may be blocked. Sign in with a browser: in main(), use..."
-UNCONNECTED = "Sign-in failed: ServiceRequestError: Authentication failed: ('Unable to..."
+UNCONNECTED = "Sign-in failed: ('Unable to connect to proxy', ..."
 BAD_CA = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local..."
 CHECK_CLOCK = "Check the clock. If a proxy inspects TLS, set REQUESTS_CA_BUNDLE (for the..."
 BAD_URL = "A URL is malformed. Check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY."
@@ -84,10 +83,10 @@ CASES = {
     "any other number": refused(
         "devicecode", 501941, "Look the number up at https://login.micro..."
     ),
-    "authorization_declined": sign_in("token", denied("Denied."), f"{AUTHENTICATION}Denied."),
-    "control characters": sign_in("token", denied("\r\na\x1b\x9bb\u2028\u202ec"), "Authentica..."),
+    "authorization_declined": sign_in("token", denied("Denied."), "Denied."),
+    "control characters": sign_in("token", denied("\r\na\x1b\x9bb\u2028\u202ec"), "a  b  c"),
     "a tenant that is not there": this_machine(
-        f"Sign-in failed: ValueError: {AUTHENTICATION}Unable to get authority configuration for...",
+        "Sign-in failed: Unable to get authority configuration for...",
         "Check AZURE_TENANT_ID. If it is right, check the network and HTTPS_PROXY.",
         AZURE_TENANT_ID="elsewhere.test",
     ),
@@ -95,17 +94,18 @@ CASES = {
     "discovery is redirected to a page": sign_in(
         "discovery",
         Answer(302, PAGE, HTML),
-        f"RuntimeError: {AUTHENTICATION}Unable to complete OIDC",
+        "Unable to complete OIDC",
     ),
     "devicecode answers with a page": sign_in(
         "devicecode",
         Answer(200, PAGE, HTML),
-        f"JSONDecodeError: {AUTHENTICATION}Expecting value: line 1 column 1 (char 0)",
+        "Expecting value: line 1 column 1 (char 0)",
     ),
     "token answers with a page as JSON": sign_in(
         "token",
         Answer(200, PAGE, JSON),
-        f"DecodeError: {AUTHENTICATION}JSON is invalid: Expecting value: line 1 column 1 (char 0)",
+        "JSON is invalid: Expecting value: line 1 column 1 (char 0)",
+        CHECK_NETWORK,
     ),
     "me fails with a page": graph(
         "me",
@@ -122,7 +122,7 @@ CASES = {
         "me",
         graph_error(403, "Forbidden", "Insufficient privileges."),
         "Forbidden: Insufficient privileges. (status 403)",
-        "Add the call's permission to SCOPES. If it is there, the user may need a role.",
+        "Add the permission that the call documents to SCOPES. The user may need a role.",
     ),
     "HTTP 429": graph(
         "me",
@@ -140,24 +140,24 @@ CASES = {
     "a silent sign-in host": sign_in(
         SIGN_IN_HOST,
         SILENT,
-        f"ServiceResponseTimeoutError: {AUTHENTICATION}HTTPSConnectionPool(host='login.micro...",
+        "HTTPSConnectionPool(host='login.micro...",
         CHECK_NETWORK,
     ),
     "a silent token endpoint": sign_in(
         "token",
         SILENT,
-        f"ServiceResponseTimeoutError: {AUTHENTICATION}HTTPSConnectionPool(host='login.micro...",
+        "HTTPSConnectionPool(host='login.micro...",
         CHECK_NETWORK,
     ),
     "a silent Graph host": graph(GRAPH_HOST, SILENT, "ConnectTimeout", CHECK_NETWORK),
-    "token is reset": sign_in("token", RESET, "ServiceRequestError: ...", CHECK_NETWORK),
+    "token is reset": sign_in("token", RESET, "...", CHECK_NETWORK),
     "me is reset": graph("me", RESET, "ReadError", CHECK_NETWORK),
     "discovery is cut off": sign_in(
-        "discovery", CUT_OFF, f"IncompleteReadError: {AUTHENTICATION}...", CHECK_NETWORK
+        "discovery", CUT_OFF, "('Connection broken: ...", CHECK_NETWORK
     ),
-    "me is cut off": graph("me", CUT_OFF, "RemoteProtocolError: ...", CHECK_NETWORK),
+    "me is cut off": graph("me", CUT_OFF, "Server disconnected...", CHECK_NETWORK),
     "the proxy does not reach Graph": graph(
-        GRAPH_HOST, UNREACHED, "ProxyError: 502 Bad Gateway", CHECK_NETWORK
+        GRAPH_HOST, UNREACHED, "502 Bad Gateway", CHECK_NETWORK
     ),
     # This machine.
     "no proxy where HTTPS_PROXY says": this_machine(
@@ -167,18 +167,18 @@ CASES = {
         BAD_URL, HTTPS_PROXY=f"http://bob:{PREFIX}/2@127.0.0.1:9"
     ),
     "a proxy password with a backslash": this_machine(
-        "Sign-in failed: ServiceResponseError: Authentication failed",
+        "Sign-in failed: ClientAuthenticationError",
         CHECK_NETWORK,
         HTTPS_PROXY=rf"http://bob:{PREFIX}\2@127.0.0.1:9",
     ),
     "an IPv6 range in NO_PROXY": this_machine(BAD_URL, NO_PROXY="fd07:b51a:cc66:f0::/64"),
     "a certificate for sign-in that nobody trusts": this_machine(
-        f"Sign-in failed: ServiceRequestError: {AUTHENTICATION}{BAD_CA}",
+        f"Sign-in failed: {BAD_CA}",
         CHECK_CLOCK,
         REQUESTS_CA_BUNDLE=None,
     ),
     "a certificate for Graph that nobody trusts": this_machine(
-        f"The call to Microsoft Graph failed: ConnectError: {BAD_CA}",
+        f"The call to Microsoft Graph failed: {BAD_CA}",
         CHECK_CLOCK,
         SSL_CERT_FILE=None,
     ),
@@ -215,7 +215,7 @@ def test_a_user_who_does_not_sign_in_in_time_is_told(sandbox: Sandbox) -> None:
 
     assert (result.returncode, result.stdout) == (1, "")
     says = "Sign-in failed: Timed out waiting for user to authenticate"
-    hint = "If the browser showed an error, search get_user.py for its number."
+    hint = "If the browser showed an AADSTS number, search get_user.py for it."
     expect_explained(result.stderr, says, hint)
 
 

@@ -177,7 +177,7 @@ def test_a_wrong_scope_is_refused_in_a_browser_too(sandbox: Sandbox, tmp_path: P
     result = run(sandbox, str(script))
 
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("Sign-in failed: Authentication failed: AADSTS70011: ")
+    assert result.stderr.startswith("Sign-in failed: AADSTS70011: ")
 
 
 AZ = """#!/bin/sh
