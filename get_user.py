@@ -55,7 +55,7 @@ def show_prompt(verification_uri: str, user_code: str, expires_on: datetime) -> 
     print(f"{prompt} (valid until {expires_on.astimezone():%H:%M}).", file=sys.stderr)
 
 
-HINTS = {  # regular expression: hint. Of those that fit an error, the first is shown.
+HINTS = {  # Regular expression: hint. The first that fits is shown. 70002: does not fit 7000218:
     "AADSTS50059:|AADSTS700016:": "Check the client ID. If the app is for one tenant only, set "
     "AZURE_TENANT_ID to its Directory (tenant) ID. A new app can take a few minutes to work.",
     "AADSTS50194:": "Set AZURE_TENANT_ID to the Directory (tenant) ID of the app registration.",
@@ -67,30 +67,30 @@ HINTS = {  # regular expression: hint. Of those that fit an error, the first is 
     "URI http://localhost (Mobile and desktop). If that is blocked too, ask an administrator.",
     "AADSTS65001:": "Run it again and accept the permissions, or ask an administrator to do so.",
     r"AADSTS\d+:": "Look the number up at https://login.microsoftonline.com/error.",
-    "user to authenticate": "If the browser showed an AADSTS number, search get_user.py for it.",
+    "waiting for user": "Run it again. If the browser showed a number, search get_user.py for it.",
     "get authority": "Check AZURE_TENANT_ID. If it is right, check the network and HTTPS_PROXY.",
     "CERTIFICATE_VERIFY_FAILED": "Check the clock. If a proxy inspects TLS, set REQUESTS_CA_BUNDLE "
     "(for the sign-in) and SSL_CERT_FILE (for Microsoft Graph) to a PEM file with its CA.",
     "ConnectionTerminated": "Repeat the call: Microsoft Graph ends a connection after many calls.",
-    "status 403": "Add the permission that the call documents to SCOPES. The user may need a role.",
+    "status 403": "Add the permission that the call needs to SCOPES. The user may need a role.",
 }
+NO_ANSWER = (  # hint for errors of httpx, and of azure-core, which azure-identity wraps
+    "Check the network. If it needs a proxy, set HTTPS_PROXY to http://HOST:PORT or "
+    "http://NAME:PASSWORD@HOST:PORT, with special characters percent-encoded."
+)
 
 
 def explain(error: AzureError | APIError | httpx.HTTPError) -> str:
     """Return the error in one line, and in a second one what to do about it, if that is known."""
     code = error.error.code if isinstance(error, ODataError) and error.error else None
-    text = f"{code}: {error}" if code else str(error).removeprefix("Authentication failed: ")
-    # What follows these words can be a web page, the access token, or the password of a proxy.
-    text = re.split("\nContent:|Discovery:|^Illegal header|^Failed to parse", text)[0]
-    text = "".join(char if char.isprintable() else " " for char in text)
-    hints = [hint for words, hint in HINTS.items() if re.search(words, text)]
-    # Nobody answered: in a sign-in, azure-identity then wraps an error of azure-core.
-    if isinstance(error, httpx.TransportError) or isinstance(error.__cause__, AzureError):
-        hints.append(
-            "Check the network. If it needs a proxy, set HTTPS_PROXY to http://HOST:PORT or "
-            "http://NAME:PASSWORD@HOST:PORT, with special characters percent-encoded."
-        )
-    return "\n".join([text.strip() or type(error).__name__, *hints[:1]])
+    # After these words, azure-core and MSAL quote a page, h11 the token, urllib3 a proxy password.
+    safe = re.split("\nContent:|Discovery:|Illegal header|Failed to parse", str(error))[0]
+    text = f"{code}: {error}" if code else safe.removeprefix("Authentication failed: ")
+    text = "".join(char if char.isprintable() else " " for char in text).strip()
+    unanswered = isinstance(error, httpx.TransportError) or isinstance(error.__cause__, AzureError)
+    hints = (hint for pattern, hint in HINTS.items() if re.search(pattern, text))
+    hint = next(hints, NO_ANSWER if unanswered else "")
+    return f"{text or type(error).__name__}\n{hint}".strip()
 
 
 if __name__ == "__main__":
@@ -103,8 +103,8 @@ if __name__ == "__main__":
     try:
         asyncio.run(main())
     except AzureError as error:
-        sys.exit(f"Sign-in failed: {explain(error)}")  # for the traceback, put `raise` before it
+        sys.exit(f"Sign-in failed: {explain(error)}")  # to debug, `raise` (it can show secrets)
     except (APIError, httpx.HTTPError) as error:
-        sys.exit(f"The call to Microsoft Graph failed: {explain(error)}")  # as above
+        sys.exit(f"The call to Microsoft Graph failed: {explain(error)}")
     except httpx.InvalidURL:  # not quoted, as it can have the password of a proxy
         sys.exit("A URL is malformed. Check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.")

@@ -86,11 +86,20 @@ def replace_text(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def quoted(text: str, page: str = README) -> str:
+    """Return a text that README.md, or another page, has word for word."""
+    assert text in page, f"it does not say: {text}"
+    return text
+
+
+FILES = "get_user.py get-me.yml client requirements.txt"
+"""What people copy."""
+
+
 def copy(folder: Path) -> Path:
-    """Copy what README.md says to copy, and return the copy's get_user.py."""
-    (command,) = re.findall(r"cp -r ([^,\n]*) \S+$", README, re.MULTILINE)
+    """Copy the project into a new folder, as README.md says, and return the copy's get_user.py."""
     folder.mkdir()
-    for name in command.split():
+    for name in FILES.split():
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -70,10 +70,24 @@ CHECK_CLOCK = "Check the clock. If a proxy inspects TLS, set REQUESTS_CA_BUNDLE 
 BAD_URL = "A URL is malformed. Check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY."
 
 CASES = {
-    # Entra refuses.
+    # Silence takes longest, so it begins. A quick row follows each: pytest-xdist begins with pairs.
+    "a silent token endpoint": sign_in(
+        "token",
+        SILENT,
+        "HTTPSConnectionPool(host='login.micro...",
+        CHECK_NETWORK,
+    ),
     "AADSTS50059": refused("devicecode", 50059, UNKNOWN_APP),
+    "a silent Graph host": graph(GRAPH_HOST, SILENT, "ConnectTimeout", CHECK_NETWORK),
     "AADSTS700016": refused("devicecode", 700016, UNKNOWN_APP),
+    "a silent sign-in host": sign_in(
+        SIGN_IN_HOST,
+        SILENT,
+        "HTTPSConnectionPool(host='login.micro...",
+        CHECK_NETWORK,
+    ),
     "AADSTS50194": refused("devicecode", 50194, "Set AZURE_TENANT_ID to the Directory (tenant)..."),
+    # Entra refuses.
     "AADSTS9002331": refused("devicecode", 9002331, "Set AZURE_TENANT_ID to the word consumers."),
     "AADSTS70002": refused("devicecode", 70002, NOT_PUBLIC),
     "AADSTS7000218": refused("token", 7000218, NOT_PUBLIC, 401),
@@ -122,7 +136,7 @@ CASES = {
         "me",
         graph_error(403, "Forbidden", "Insufficient privileges."),
         "Forbidden: Insufficient privileges. (status 403)",
-        "Add the permission that the call documents to SCOPES. The user may need a role.",
+        "Add the permission that the call needs to SCOPES. The user may need a role.",
     ),
     "HTTP 429": graph(
         "me",
@@ -137,19 +151,6 @@ CASES = {
     "no code": graph("me", json_answer({"error": {"message": "No."}}, 404), "No. (status 404)"),
     "no error": graph("me", json_answer({}, 404), "ODataError (status 404)"),
     # The network fails for good.
-    "a silent sign-in host": sign_in(
-        SIGN_IN_HOST,
-        SILENT,
-        "HTTPSConnectionPool(host='login.micro...",
-        CHECK_NETWORK,
-    ),
-    "a silent token endpoint": sign_in(
-        "token",
-        SILENT,
-        "HTTPSConnectionPool(host='login.micro...",
-        CHECK_NETWORK,
-    ),
-    "a silent Graph host": graph(GRAPH_HOST, SILENT, "ConnectTimeout", CHECK_NETWORK),
     "token is reset": sign_in("token", RESET, "...", CHECK_NETWORK),
     "me is reset": graph("me", RESET, "ReadError", CHECK_NETWORK),
     "discovery is cut off": sign_in(
@@ -215,7 +216,7 @@ def test_a_user_who_does_not_sign_in_in_time_is_told(sandbox: Sandbox) -> None:
 
     assert (result.returncode, result.stdout) == (1, "")
     says = "Sign-in failed: Timed out waiting for user to authenticate"
-    hint = "If the browser showed an AADSTS number, search get_user.py for it."
+    hint = "Run it again. If the browser showed a number, search get_user.py for it."
     expect_explained(result.stderr, says, hint)
 
 

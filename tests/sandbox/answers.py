@@ -1,21 +1,26 @@
 """What a request and an answer look like, as data."""
 
 import json
+import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+try:
+    from datetime import UTC, datetime
+except ImportError:
+    sys.exit("This needs Python 3.11 or newer.")
+
 
 @dataclass
 class Request:
-    """One request as it arrived.
+    """One request as it arrived: its host, method, path with the query, headers, body and form.
 
-    `endpoint` is the name of what it asked for: one of entra.ENDPOINTS, the path of a resource such
-    as "me", a host name for a CONNECT whose answer was replaced, or "" for what is not there.
+    The names of `headers` are in lower case. `endpoint` is the name of what was asked for, as
+    Sandbox.replace takes it, or "" for what is not there.
     """
 
     host: str

@@ -37,7 +37,8 @@ REFUSALS = {
     70002: "invalid_client: The client does not exist or is not enabled for consumers.",
     70003: "unsupported_grant_type: The app requested an unsupported grant type '{}'.",
     70008: "invalid_grant: The provided authorization code or refresh token has expired.",
-    70011: "invalid_scope: The provided value for the input parameter 'scope' is not valid: {}.",
+    70011: "invalid_scope: The provided value for the input parameter 'scope' is not valid: {}. "
+    "(The sandbox has {}; each further permission needs a Resource.)",
     70016: "authorization_pending: OAuth 2.0 device flow error. Authorization is pending.",
     70020: "expired_token: The provided value for the input parameter 'device_code' is not valid. "
     "This device code has expired.",
@@ -121,11 +122,12 @@ def authorize(world: World, tenant: str, form: dict[str, str]) -> Answer:
     redirect_uri = form.get("redirect_uri", "")
     if re.sub(r":\d+$", "", redirect_uri) != REDIRECT_URI:
         raise Refused(50011, redirect_uri, world.client_id)
+    # Now that Entra knows where the program waits, that is told what is wrong, and no longer the
+    # user in the browser (RFC 6749 section 4.1.2.1).
     try:
         check_scope(world, form)
         sent = {"code": seal("code", HOUR, **form)}
     except Refused as refusal:
-        # The program is told, not the user (RFC 6749 section 4.1.2.1).
         content = json.loads(refusal.answer.body)
         sent = {name: content[name] for name in ("error", "error_description")}
     page = f'<form method="POST" action="{html.escape(redirect_uri)}">'
@@ -232,12 +234,12 @@ def check_client(world: World, tenant: str, form: dict[str, str]) -> None:
 
 
 def check_scope(world: World, form: dict[str, str]) -> None:
-    permissions = {resource.permission for resource in world.resources.values()}
+    permissions = {resource.permission for resource in world.everything().values()}
     for scope in required("scope", form).split():
         # If bare, Graph's: https://learn.microsoft.com/entra/identity-platform/scopes-oidc
         permission = scope.removeprefix(f"https://{world.graph_host}/")
         if permission not in permissions and scope not in OIDC_SCOPES:
-            raise Refused(70011, scope)
+            raise Refused(70011, scope, ", ".join(sorted(permissions)))
 
 
 # The name of each endpoint, the requests that are for it, and what answers them.

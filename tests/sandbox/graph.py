@@ -18,7 +18,7 @@ def endpoint(world: World, request: Request) -> str:
     # Graph passes over an empty segment, which msgraph-sdk sends.
     path = request.path.partition("?")[0].replace("//", "/")
     version, _, name = path.removeprefix("/").partition("/")
-    return name if version == "v1.0" and f"/{name}" in world.resources else ""
+    return name if version == "v1.0" and name in world.everything() else ""
 
 
 def answer(world: World, request: Request) -> Answer:
@@ -41,7 +41,7 @@ def answer(world: World, request: Request) -> Answer:
         capable = "CP1" in token["claims"].get("xms_cc", {}).get("values", [])
         message = "Continuous access evaluation resulted in challenge."
         return unauthorized(message, world.required_claims if capable else None)
-    resource = world.resources[f"/{request.endpoint}"]
+    resource = world.everything()[request.endpoint]
     if resource.permission not in {scope.split("/")[-1] for scope in token["scope"].split()}:
         message = "Insufficient privileges to complete the operation."
         return graph_error(403, "Authorization_RequestDenied", message)

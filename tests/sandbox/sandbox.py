@@ -7,9 +7,10 @@ import shlex
 import sys
 import tempfile
 import threading
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import chain, cycle, repeat
+from itertools import cycle
 from pathlib import Path
 from typing import Self
 
@@ -35,20 +36,24 @@ class Sandbox(World):
     interval, expires_in: the seconds between two polls, and until a device code expires
     device_codes: False for a tenant that blocks them, so that only a browser can sign in
     user: what Graph says of the user at /me
-    resources: what Graph has elsewhere, {"/me/drive": Resource("Files.Read", {"id": "1"})}
+    resources: what Graph has elsewhere, by default {"/me/drive": Resource("Files.Read", ...)}
     sign_in_host, graph_host: the hosts of the cloud
     calls: after how many requests a host ends a connection
     required_claims: the claims that Graph wants, {"nbf": {"essential": True, "value": "1"}}
 
-    `requests` has what the hosts were asked, and what the proxy refused; `address` is the proxy's.
-    What goes wrong inside is printed and answered with 500. An interval below 1 s is a ValueError.
+    `requests` has what the hosts were asked, and what the proxy refused, each a `Request`;
+    `address` is the proxy's. The settings can be changed while it runs. At the end of the block,
+    what went wrong inside (answered with 500) and answers that nobody asked for are raised, unless
+    the block itself raises. An interval below 1 s is a ValueError.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.requests: list[Request] = []
         self._services = {self.sign_in_host: entra, self.graph_host: graph}
-        self._replaced: dict[str, Iterator[Answer | None]] = {}
+        self._next: defaultdict[str, deque[Answer | None]] = defaultdict(deque)
+        self._always: dict[str, Iterator[Answer | None]] = {}
+        self._errors: list[Exception] = []
         self._arrived = threading.Condition()
         self._opened = ExitStack()
 
@@ -61,7 +66,9 @@ class Sandbox(World):
         self._ca_file, server_file = f"{folder}/ca.pem", f"{folder}/server.pem"
         authority.cert_pem.write_to_path(self._ca_file)
         certificate.write_to_path(server_file)
-        transport = Transport(protocols, server_file, self.calls, self._connect, self._answer)
+        transport = Transport(
+            protocols, server_file, self.calls, self._connect, self._answer, self._errors.append
+        )
         # Windows' default loop cannot reset a connection.
         options = {"loop_factory": asyncio.SelectorEventLoop}
         portal = self._opened.enter_context(start_blocking_portal(backend_options=options))
@@ -69,8 +76,16 @@ class Sandbox(World):
         self.address = f"http://127.0.0.1:{self._opened.enter_context(serving)}"
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: object, raised: BaseException | None, traceback: object) -> None:
         self._opened.close()
+        unused = {name: len(answers) for name, answers in self._next.items() if answers}
+        if unused:
+            self._errors.append(AssertionError(f"answers that nobody asked for: {unused}"))
+        if raised or not self._errors:
+            return
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        raise ExceptionGroup("errors in the sandbox", self._errors)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -92,14 +107,17 @@ class Sandbox(World):
 
         `endpoint` is "discovery", "devicecode", "authorize", "token", "instance", "me", the path of
         another resource, or a host name, for the status of the next CONNECT. None as an answer is
-        the usual one, None as `times` is for good. Raises ValueError for any other endpoint.
+        the usual one. None as `times` is for good, after all that are given a number of times.
+        Raises ValueError for any other endpoint.
         """
-        paths = [path.removeprefix("/") for path in self.resources]
-        known = {*entra.ENDPOINTS, *paths, *self._services}
+        endpoint = endpoint.lstrip("/")
+        known = {*entra.ENDPOINTS, *self.everything(), *self._services}
         if endpoint not in known:
             raise ValueError(f"no endpoint {endpoint!r}, but {', '.join(sorted(known))}")
-        rounds = cycle(answers) if times is None else chain(*repeat(answers, times))
-        self._replaced[endpoint] = chain(self._replaced.get(endpoint, ()), rounds)
+        if times is None:
+            self._always[endpoint] = cycle(answers)
+        else:
+            self._next[endpoint].extend(answers * times)
 
     def wait_for(self, endpoint: str, count: int = 1, timeout: float = 30.0) -> None:
         """Wait until `count` requests for `endpoint` have arrived, or raise TimeoutError."""
@@ -130,4 +148,6 @@ class Sandbox(World):
             self._arrived.notify_all()
 
     def _next_replaced(self, endpoint: str) -> Answer | None:
-        return next(self._replaced.get(endpoint, iter(())), None)
+        if self._next[endpoint]:
+            return self._next[endpoint].popleft()
+        return next(self._always.get(endpoint, iter(())), None)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
 from .answers import Answer, Fault, Request
 
@@ -33,6 +33,7 @@ class Transport:
     `hosts` has the protocols that each host offers; `certificate` is the file with the certificate
     of all and its key. A server ends a connection after `calls` requests. `connect` returns what
     the proxy answers (after a 200, the client goes on to the host), `answer` what the host answers.
+    What goes wrong in either is given to `failed` and answered with 500.
     """
 
     hosts: Mapping[str, list[str]]
@@ -40,6 +41,7 @@ class Transport:
     calls: int
     connect: Callable[[Request], Answer]
     answer: Callable[[Request], Answer]
+    failed: Callable[[Exception], None]
     _ports: dict[str, int] = field(default_factory=dict)
     _clients: set[asyncio.StreamWriter] = field(default_factory=set)
     _tunnels: dict[int, asyncio.StreamWriter] = field(default_factory=dict)  # to whom a port leads
@@ -68,7 +70,7 @@ class Transport:
         config.certfile = config.keyfile = self.certificate
         config.alpn_protocols = self.hosts[host]
         config.include_server_header = False
-        config.loglevel = "ERROR"
+        config.loglevel = "CRITICAL"  # or it would print what is raised at the end
         # Hypercorn's own 5 s would end a connection just when the next poll is sent on it.
         config.keep_alive_timeout = 900
         config.keep_alive_max_requests = self.calls
@@ -76,8 +78,13 @@ class Transport:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.add(writer)
-        with suppress(OSError, asyncio.IncompleteReadError):  # The client may go away.
+        try:
             await self._proxy(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # The client went away.
+        except Exception as error:  # noqa: BLE001, it is raised at the end
+            self.failed(error)
+            writer.write(b"HTTP/1.1 500 Internal Server Error\r\n\r\n")
         self._clients.discard(writer)
         writer.close()
 
@@ -108,9 +115,17 @@ class Transport:
     async def _app(
         self, host: str, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
+        if scope["type"] == "http":
+            try:
+                await self._serve(host, scope, receive, send)
+            except Exception as error:
+                self.failed(error)
+                raise  # Hypercorn answers with 500.
+
+    async def _serve(
+        self, host: str, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         """Answer a request, or break the connection (https://asgi.readthedocs.io)."""
-        if scope["type"] != "http":
-            return
         body, more = b"", True
         while more:
             message = await receive()

@@ -1,7 +1,6 @@
 """What the sandbox plays: one registered app, one user, and what Microsoft Graph has."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,10 @@ USER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Resource:
-    """What Graph answers to any method; a sendMail is `Resource("Mail.Send", status=202)`."""
+    """What Graph answers to any method; a sendMail is `Resource("Mail.Send", status=202)`.
+
+    Only a token with the permission of just this name gets it, none with a wider one.
+    """
 
     permission: str
     content: Any = None
@@ -41,7 +43,11 @@ class World:
     expires_in: int = 900
     device_codes: bool = True
     user: dict[str, Any] = field(default_factory=USER.copy)
-    resources: Mapping[str, Resource] = field(default_factory=dict)
+    resources: dict[str, Resource] = field(
+        default_factory=lambda: {
+            "/me/drive": Resource("Files.Read", {"id": "1", "driveType": "business"})
+        }
+    )
     sign_in_host: str = SIGN_IN_HOST
     graph_host: str = GRAPH_HOST
     calls: int = 10_000
@@ -53,7 +59,9 @@ class World:
     def __post_init__(self) -> None:
         if self.interval < 1:
             raise ValueError("interval must be at least 1 s: MSAL polls without a pause at 0")
+
+    def everything(self) -> dict[str, Resource]:
+        """Return what Graph has just now, by the names of the endpoints: paths without a slash."""
         context = f"https://{self.graph_host}/v1.0/$metadata#users/$entity"
         me = Resource("User.Read", {"@odata.context": context, **self.user})
-        others = {f"/{path.lstrip('/')}": self.resources[path] for path in self.resources}
-        self.resources = {"/me": me, **others}
+        return {"me": me, **{path.lstrip("/"): self.resources[path] for path in self.resources}}
