@@ -37,13 +37,13 @@ async def main() -> None:
     auth_provider = AzureIdentityAuthenticationProvider(  # only the allowed hosts get the token
         credential, scopes=SCOPES, allowed_hosts=["graph.microsoft.com"]
     )
-    async with KiotaClientFactory.create_with_default_middleware() as http_client:  # to close it
+    # Without http_client, the request adapter makes the same HTTP client, but nothing closes it.
+    async with KiotaClientFactory.create_with_default_middleware() as http_client:
         request_adapter = HttpxRequestAdapter(auth_provider, http_client=http_client)
         client = GetUserApiClient(request_adapter)
 
-        # The first call signs in and blocks the event loop. For another call, edit get-me.yml, run
-        # `kiota update --output client --clean-output`, and add the call's permission to SCOPES.
-        me = await client.me.get()
+        # To call more, edit get-me.yml and SCOPES, run kiota update --output client --clean-output
+        me = await client.me.get()  # the first call signs in, which blocks the event loop
         if not me or not me.id:
             sys.exit("Microsoft Graph answered, but named no user.")
         print(f"Hello {me.display_name or 'there'}, your ID is {me.id}")
@@ -55,7 +55,7 @@ def show_prompt(verification_uri: str, user_code: str, expires_on: datetime) -> 
     print(f"{prompt} (valid until {expires_on.astimezone():%H:%M}).", file=sys.stderr)
 
 
-HINTS = {  # Regular expression: hint. The first that fits is shown. 70002: does not fit 7000218:
+HINTS = {  # Regular expression: hint. The first that fits is shown; ":" keeps numbers apart.
     "AADSTS50059:|AADSTS700016:": "Check the client ID. If the app is for one tenant only, set "
     "AZURE_TENANT_ID to its Directory (tenant) ID. A new app can take a few minutes to work.",
     "AADSTS50194:": "Set AZURE_TENANT_ID to the Directory (tenant) ID of the app registration.",
@@ -82,10 +82,11 @@ NO_ANSWER = (  # hint for errors of httpx, and of azure-core, which azure-identi
 
 def explain(error: AzureError | APIError | httpx.HTTPError) -> str:
     """Return the error in one line, and in a second one what to do about it, if that is known."""
-    code = error.error.code if isinstance(error, ODataError) and error.error else None
-    # After these words, azure-core and MSAL quote a page, h11 the token, urllib3 a proxy password.
-    safe = re.split("\nContent:|Discovery:|Illegal header|Failed to parse", str(error))[0]
-    text = f"{code}: {error}" if code else safe.removeprefix("Authentication failed: ")
+    text = str(error).removeprefix("Authentication failed: ")
+    if isinstance(error, ODataError) and error.error and error.error.code:
+        text = f"{error.error.code}: {text}"
+    else:  # after these words, azure-core and MSAL quote a page, h11 a token, urllib3 a password
+        text = re.split("\nContent:|Discovery:|Illegal header|Failed to parse", text)[0]
     text = "".join(char if char.isprintable() else " " for char in text).strip()
     unanswered = isinstance(error, httpx.TransportError) or isinstance(error.__cause__, AzureError)
     hints = (hint for pattern, hint in HINTS.items() if re.search(pattern, text))
@@ -96,8 +97,7 @@ def explain(error: AzureError | APIError | httpx.HTTPError) -> str:
 if __name__ == "__main__":
     if not re.fullmatch("[0-9a-fA-F-]{36}", CLIENT_ID):
         sys.exit("Set AZURE_CLIENT_ID to the Application (client) ID, or replace YOUR_CLIENT_ID.")
-    # End at the first Ctrl-C. asyncio.run() keeps this handler; its own would wait for the sign-in.
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # Ctrl-C at once, even while signing in
     for library in ("azure", "msal"):  # or Python would also print what they log about the error
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:

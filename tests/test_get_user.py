@@ -12,7 +12,9 @@ from .project import GET_USER, GREETING, PROMPT, copy, ended, replace_text, run,
 from .sandbox import Answer, Fault, Sandbox, entra_error, graph_error
 from .sandbox.world import GRAPH_HOST, SIGN_IN_HOST, USER
 
-CALL = "        me = await client.me.get()\n"
+CALL = (
+    "        me = await client.me.get()  # the first call signs in, which blocks the event loop\n"
+)
 
 
 def test_it_greets_with_one_prompt_and_four_requests(sandbox: Sandbox, tmp_path: Path) -> None:
