@@ -212,10 +212,3 @@ def test_a_mistake_keeps_its_traceback(sandbox: Sandbox, tmp_path: Path, mistake
     assert result.stderr.startswith("Traceback (most recent call last):\n")
     assert mistake in result.stderr
     assert result.stderr.splitlines()[-1].startswith(MISTAKES[mistake])
-
-
-def test_a_proxy_may_need_four_seconds(sandbox: Sandbox) -> None:
-    sandbox.replace(SIGN_IN_HOST, Answer(delay=4), times=None)
-    result = run(sandbox)
-
-    assert (result.returncode, result.stdout) == (0, GREETING)

@@ -9,15 +9,11 @@ import traceback
 from . import Sandbox
 
 APPROVED = "Do not enter the code anywhere, it is approved by itself in a few seconds."
-SANDBOX_FAILED = 70  # EX_SOFTWARE of sysexits.h
 REFUSED = "Device codes are refused; in a browser, the sign-in is approved by itself."
 
 
 def main() -> int:
-    """Run the script and return its exit status: 128 + N if signal N ended it, as in a shell.
-
-    If the sandbox itself has failed, it is SANDBOX_FAILED.
-    """
+    """Run the script and return its exit status: 128 + N if signal N ended it, as in a shell."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}",
         description="Run a script that signs in with Microsoft against a sandbox on this machine.",
@@ -40,7 +36,7 @@ def main() -> int:
     except Exception:  # noqa: BLE001, whatever it is
         traceback.print_exc()
         print("This is an error in the sandbox, not in", options.script, file=sys.stderr)
-        return SANDBOX_FAILED
+        return 70  # EX_SOFTWARE of sysexits.h
     return status if status >= 0 else 128 - status
 
 

@@ -17,6 +17,8 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, S
 
 from .answers import Answer, Fault, Request
 
+BACKLOG = 1024  # clients that may wait to be let in
+
 
 def reset(writer: asyncio.StreamWriter) -> None:
     # Closing a socket that may linger for 0 s resets its connection.
@@ -55,7 +57,7 @@ class Transport:
             for host in self.hosts:
                 app, config = partial(self._app, host), self._configured(host)
                 servers.create_task(serve(app, config, shutdown_trigger=ended.wait))
-            proxy = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
+            proxy = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=BACKLOG)
             yield proxy.sockets[0].getsockname()[1]
             proxy.close()
             for client in self._clients:
@@ -63,7 +65,7 @@ class Transport:
             ended.set()
 
     def _configured(self, host: str) -> Config:
-        listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self._ports[host] = listening.getsockname()[1]
         config = Config()
         config.bind = [f"fd://{listening.detach()}"]

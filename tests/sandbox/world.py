@@ -34,6 +34,9 @@ class Resource:
     status: int = 200
 
 
+DRIVE = {"/me/drive": Resource("Files.Read", {"id": "1", "driveType": "business"})}
+
+
 @dataclass(kw_only=True)
 class World:
     """The settings of a sandbox, which `Sandbox` describes, and the codes that it has seen."""
@@ -43,11 +46,7 @@ class World:
     expires_in: int = 900
     device_codes: bool = True
     user: dict[str, Any] = field(default_factory=USER.copy)
-    resources: dict[str, Resource] = field(
-        default_factory=lambda: {
-            "/me/drive": Resource("Files.Read", {"id": "1", "driveType": "business"})
-        }
-    )
+    resources: dict[str, Resource] = field(default_factory=DRIVE.copy)
     sign_in_host: str = SIGN_IN_HOST
     graph_host: str = GRAPH_HOST
     calls: int = 10_000
