@@ -60,17 +60,16 @@ def test_the_id_can_stand_in_the_file(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (0, GREETING)
 
 
-@pytest.mark.parametrize(
-    ("value", "tenant"),
-    [(" \t", "common"), ("consumers", "consumers"), (" sandbox.example\n", "sandbox.example")],
-)
-def test_settings_lose_their_white_space(sandbox: Sandbox, value: str, tenant: str) -> None:
-    variables = {"AZURE_TENANT_ID": value, "AZURE_CLIENT_ID": f"\t{sandbox.client_id} \n"}
+@pytest.mark.parametrize("tenant", ["", "consumers", "organizations", "sandbox.example"])
+def test_settings_lose_their_white_space(sandbox: Sandbox, tenant: str) -> None:
+    ids = {"AZURE_TENANT_ID": tenant, "AZURE_CLIENT_ID": sandbox.client_id}
+    variables = {name: f" \t{ids[name]} \n" for name in ids}
     result = run(sandbox, variables=variables)
 
     assert (result.returncode, result.stdout) == (0, GREETING)
     assert PROMPT.fullmatch(result.stderr)
-    assert {request.path.split("/")[1] for request in sandbox.requests} == {tenant, "v1.0"}
+    paths = [request.path.split("/")[1] for request in sandbox.requests]
+    assert set(paths) == {tenant or "common", "v1.0"}
 
 
 @pytest.mark.parametrize(
@@ -78,10 +77,7 @@ def test_settings_lose_their_white_space(sandbox: Sandbox, value: str, tenant: s
     [
         (None, "there"),
         ("", "there"),
-        (
-            "\u0645\u062d\u0645\u062f \u674e 👩\u200d💻",
-            "\u0645\u062d\u0645\u062f \u674e 👩\u200d💻",
-        ),
+        ("\u0645\u062d \u674e 👩\u200d💻", "\u0645\u062d \u674e 👩\u200d💻"),
     ],
 )
 def test_any_name_is_greeted(name: str | None, printed: str) -> None:
