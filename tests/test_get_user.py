@@ -144,7 +144,7 @@ def expect_interrupted(sandbox: Sandbox, folder: Path, endpoint: str, count: int
     with started(sandbox, str(script)) as process:
         sandbox.wait_for(endpoint, count=count)
         process.send_signal(signal.SIGINT)
-        result = ended(process, within=1)
+        result = ended(process, within=5)
 
     assert (result.returncode, result.stdout) == (130, "closed\n")
     assert PROMPT.sub("", result.stderr) == ""
