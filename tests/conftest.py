@@ -5,7 +5,7 @@ import pytest
 
 from .sandbox import Sandbox
 
-# A shell ignores Ctrl-C on behalf of what it starts in the background, and so would the programs.
+# What a shell starts in the background inherits that Ctrl-C is ignored, and so would the programs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -40,7 +40,8 @@ def started(
 
     It gets the environment of the sandbox or, without one, that of the tests.
     """
-    # Through a pipe, Python on Windows would write in the code page of the machine.
+    # Through a pipe, Python on Windows would write in the code page of the machine. PYTHONPATH is
+    # for a script that imports tests.sandbox from another folder.
     python = {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
     inherited = sandbox.environment if sandbox else os.environ
     changed = {**inherited, **python, **(variables or {})}
@@ -77,6 +78,11 @@ def run(
     """Run `python COMMAND`, as `started` starts it, to its end."""
     with started(sandbox, *command, variables=variables, cwd=cwd) as process:
         return ended(process)
+
+
+def expect(result: "subprocess.CompletedProcess[str]", status: int, stdout: str) -> None:
+    """Check the exit status and stdout of a program."""
+    assert (result.returncode, result.stdout) == (status, stdout), result.stderr
 
 
 def replace_text(path: Path, old: str, new: str) -> None:

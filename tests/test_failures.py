@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from .project import GREETING, PROMPT, Variables, run
+from .project import GREETING, PROMPT, Variables, expect, run
 from .sandbox import Answer, Fault, Sandbox, entra_error, graph_error, json_answer
 from .sandbox.tokens import PREFIX
 from .sandbox.world import GRAPH_HOST, SIGN_IN_HOST
@@ -47,18 +47,16 @@ def machine(says: str, hint: str = "", **variables: str | None) -> Case:
     return Case(says, hint, variables=variables)
 
 
-def begin(number: int, hint: str) -> Case:
-    """Return the case of a refusal by the devicecode endpoint, which is shown whole."""
+def refused(number: int, hint: str, endpoint: str = "token") -> Case:
+    """Return the case of a refusal by Entra, whose description is shown whole."""
     # No other number that stands in the text may lead to a hint.
     answer = entra_error(number, "error", "Not AADSTS50194, and not AADSTS53003.")
-    description = json.loads(answer.body)["error_description"]
-    return sign_in("devicecode", answer, f"Couldn't begin authentication: {description}", hint)
+    step = "" if endpoint == "token" else "Couldn't begin authentication: "
+    return sign_in(endpoint, answer, step + json.loads(answer.body)["error_description"], hint)
 
 
-def poll(number: int, hint: str, status: int = 400) -> Case:
-    """Return the case of a refusal by the token endpoint, which is shown whole."""
-    answer = entra_error(number, "error", "Not AADSTS50194, and not AADSTS53003.", status)
-    return sign_in("token", answer, json.loads(answer.body)["error_description"], hint)
+def begin(number: int, hint: str) -> Case:
+    return refused(number, hint, "devicecode")
 
 
 def denied(description: str) -> Answer:
@@ -80,20 +78,19 @@ BUSY = graph_error(429, "TooManyRequests", "Retry later.", {"Retry-After": "1"})
 MISLEADING = graph_error(400, "ReadOnly", "Failed to parse: proxyAddresses. Timed out.")
 
 CASES = {
-    # Silence takes longest, so it begins. A quick row follows each: pytest-xdist begins with pairs.
+    # Silence takes longest, so it begins, on two workers: at first, each gets two rows.
     "silent token": sign_in("token", SILENT, "HTTPSConnectionPool(host=...", NETWORK),
     "AADSTS50059": begin(50059, UNKNOWN_APP),
-    "silent Graph host": graph(GRAPH_HOST, SILENT, "ConnectTimeout", NETWORK),
-    "AADSTS700016": begin(700016, UNKNOWN_APP),
     "silent sign-in host": sign_in(SIGN_IN_HOST, SILENT, "HTTPSConnectionPool(host=...", NETWORK),
     # Entra refuses.
+    "AADSTS700016": begin(700016, UNKNOWN_APP),
     "AADSTS50194": begin(50194, "Set AZURE_TENANT_ID to the Directory (tenant) ID of the app..."),
     "AADSTS9002331": begin(9002331, "Set AZURE_TENANT_ID to the word consumers."),
     "AADSTS70002": begin(70002, NOT_PUBLIC),
-    "AADSTS7000218": poll(7000218, NOT_PUBLIC, 401),
-    "AADSTS53003": poll(53003, BLOCKED),
-    "AADSTS530035": poll(530035, BLOCKED),
-    "AADSTS65001": poll(65001, "Run it again and accept the permissions, or ask an..."),
+    "AADSTS7000218": refused(7000218, NOT_PUBLIC),
+    "AADSTS53003": refused(53003, BLOCKED),
+    "AADSTS530035": refused(530035, BLOCKED),
+    "AADSTS65001": refused(65001, "Run it again and accept the permissions, or ask an..."),
     "any other number": begin(501941, "Look the number up at https://login.microsoftonline.com..."),
     "declined": sign_in("token", denied("Denied."), "Denied."),
     "control characters": sign_in("token", denied("\r\na\x1b\x9bb\u2028\u202ec"), "a  b  c"),
@@ -136,12 +133,14 @@ CASES = {
 
 def expect_explained(stderr: str, says: str, hint: str) -> None:
     """Check that after the prompt comes what `Case` describes, and nothing else."""
-    lines = PROMPT.sub("", stderr, count=1).split("\n")
-    expected = [*filter(None, (says, hint)), ""]
+    lines = PROMPT.sub("", stderr, count=1).splitlines()
+    expected = [says, hint] if hint else [says]
     assert len(lines) == len(expected), stderr
     for line, text in zip(lines, expected, strict=True):
-        whole = not text.endswith("...")
-        assert line == text if whole else line.startswith(text.removesuffix("...")), stderr
+        if text.endswith("..."):
+            assert line.startswith(text.removesuffix("..."))
+        else:
+            assert line == text
         assert line.isprintable()
         assert not re.search("<html|<script|[{]", line)
 
@@ -153,7 +152,7 @@ def test_a_failure_is_explained(sandbox: Sandbox, name: str) -> None:
         sandbox.replace(endpoint, answer, times=None)
     result = run(sandbox, variables=case.variables)
 
-    assert (result.returncode, result.stdout) == (1, "")
+    expect(result, 1, "")
     expect_explained(result.stderr, case.says, case.hint)
 
 
@@ -162,7 +161,7 @@ def test_a_user_who_does_not_sign_in_in_time_is_told(sandbox: Sandbox) -> None:
     sandbox.replace("token", entra_error(70016, "authorization_pending", "Wait."), times=None)
     result = run(sandbox)
 
-    assert (result.returncode, result.stdout) == (1, "")
+    expect(result, 1, "")
     says = "Sign-in failed: Timed out waiting for user to authenticate"
     hint = "Run it again. If the browser showed a number, search get_user.py for it."
     expect_explained(result.stderr, says, hint)
@@ -173,7 +172,7 @@ def test_no_user_is_not_greeted(sandbox: Sandbox, answer: Answer) -> None:
     sandbox.replace("me", answer)
     result = run(sandbox)
 
-    assert (result.returncode, result.stdout) == (1, "")
+    expect(result, 1, "")
     expect_explained(result.stderr, "Microsoft Graph answered, but named no user.", "")
 
 
@@ -198,7 +197,7 @@ def test_what_nobody_foresees_keeps_its_traceback(sandbox: Sandbox, name: str) -
     result = run(sandbox, variables=case.variables)
     traceback = PROMPT.sub("", result.stderr)
 
-    assert (result.returncode, result.stdout) == (1, "")
+    expect(result, 1, "")
     assert traceback.startswith("Traceback ")
     assert traceback.splitlines()[-1].startswith(case.says)
     assert "<html" not in traceback
@@ -218,7 +217,7 @@ def test_what_passes_is_not_noticed(sandbox: Sandbox, name: str) -> None:
         sandbox.replace(endpoint, *answers)
     result = run(sandbox)
 
-    assert (result.returncode, result.stdout) == (0, GREETING)
+    expect(result, 0, GREETING)
     assert PROMPT.fullmatch(result.stderr)
 
 
@@ -226,4 +225,4 @@ def test_a_proxy_may_need_four_seconds(sandbox: Sandbox) -> None:
     sandbox.replace(SIGN_IN_HOST, Answer(delay=4), times=None)
     result = run(sandbox)
 
-    assert (result.returncode, result.stdout) == (0, GREETING)
+    expect(result, 0, GREETING)

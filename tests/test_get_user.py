@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .project import GET_USER, GREETING, PROMPT, copy, ended, replace_text, run, started
+from .project import GET_USER, GREETING, PROMPT, copy, ended, expect, replace_text, run, started
 from .sandbox import Answer, Fault, Sandbox, entra_error, graph_error
 from .sandbox.world import GRAPH_HOST, SIGN_IN_HOST, USER
 
@@ -20,7 +20,7 @@ CALL = (
 def test_it_greets_with_one_prompt_and_four_requests(sandbox: Sandbox, tmp_path: Path) -> None:
     result = run(sandbox, cwd=tmp_path)
 
-    assert (result.returncode, result.stdout) == (0, GREETING)
+    expect(result, 0, GREETING)
     assert PROMPT.fullmatch(result.stderr)
     discovery, devicecode, token, me = sandbox.requests
     assert (discovery.host, discovery.path.split("/")[1]) == (SIGN_IN_HOST, "common")
@@ -45,7 +45,7 @@ def test_importing_it_does_nothing_but_define(sandbox: Sandbox) -> None:
 def test_without_a_client_id_it_says_what_to_set(sandbox: Sandbox, client_id: str | None) -> None:
     result = run(sandbox, variables={"AZURE_CLIENT_ID": client_id})
 
-    assert (result.returncode, result.stdout) == (1, "")
+    expect(result, 1, "")
     assert re.fullmatch(
         "Set AZURE_CLIENT_ID to the Application .client. ID, or .*YOUR_CLIENT_ID.*\n", result.stderr
     )
@@ -57,7 +57,7 @@ def test_the_id_can_stand_in_the_file(sandbox: Sandbox, tmp_path: Path) -> None:
     script.write_text(script.read_text().replace("YOUR_CLIENT_ID", sandbox.client_id))
     result = run(sandbox, str(script), variables={"AZURE_CLIENT_ID": " "})
 
-    assert (result.returncode, result.stdout) == (0, GREETING)
+    expect(result, 0, GREETING)
 
 
 @pytest.mark.parametrize("tenant", ["", "consumers", "organizations", "sandbox.example"])
@@ -66,7 +66,7 @@ def test_settings_lose_their_white_space(sandbox: Sandbox, tenant: str) -> None:
     variables = {name: f" \t{ids[name]} \n" for name in ids}
     result = run(sandbox, variables=variables)
 
-    assert (result.returncode, result.stdout) == (0, GREETING)
+    expect(result, 0, GREETING)
     assert PROMPT.fullmatch(result.stderr)
     paths = [request.path.split("/")[1] for request in sandbox.requests]
     assert set(paths) == {tenant or "common", "v1.0"}
@@ -84,7 +84,7 @@ def test_any_name_is_greeted(name: str | None, printed: str) -> None:
     with Sandbox(pending=0, user={**USER, "displayName": name}) as sandbox:
         result = run(sandbox)
 
-    assert (result.returncode, result.stdout) == (0, f"Hello {printed}, your ID is {USER['id']}\n")
+    expect(result, 0, f"Hello {printed}, your ID is {USER['id']}\n")
 
 
 SHELL = f"""
@@ -99,7 +99,7 @@ runpy.run_path({GET_USER!r}, run_name="__main__")
 def test_it_greets_where_stdout_only_writes(sandbox: Sandbox) -> None:
     result = run(sandbox, "-c", SHELL)
 
-    assert (result.returncode, result.stdout) == (0, GREETING)
+    expect(result, 0, GREETING)
 
 
 def test_the_prompt_says_until_when_the_code_is_valid_in_local_time(sandbox: Sandbox) -> None:
@@ -120,7 +120,7 @@ def test_further_calls_need_no_further_sign_in(sandbox: Sandbox, tmp_path: Path)
     )
     result = run(sandbox, str(script))
 
-    assert (result.returncode, result.stdout) == (0, GREETING)
+    expect(result, 0, GREETING)
     assert PROMPT.fullmatch(result.stderr)
     endpoints = [request.endpoint for request in sandbox.requests]
     assert endpoints == ["discovery", "devicecode", "token", "me", "me", "me"]
@@ -146,7 +146,7 @@ def expect_interrupted(sandbox: Sandbox, folder: Path, endpoint: str, count: int
         process.send_signal(signal.SIGINT)
         result = ended(process, within=5)
 
-    assert (result.returncode, result.stdout) == (130, "closed\n")
+    expect(result, 130, "closed\n")
     assert PROMPT.sub("", result.stderr) == ""
 
 
@@ -176,7 +176,7 @@ def test_a_call_to_another_host_gets_no_token(sandbox: Sandbox, tmp_path: Path) 
     replace_text(script, "        client = ", f"{elsewhere}        client = ")
     result = run(sandbox, str(script))
 
-    assert (result.returncode, result.stdout) == (1, "")
+    expect(result, 1, "")
     (request,) = sandbox.requests
     assert (request.host, request.path) == (SIGN_IN_HOST, "/v1.0/me")
     assert "authorization" not in request.headers
@@ -204,7 +204,7 @@ def test_a_mistake_keeps_its_traceback(sandbox: Sandbox, tmp_path: Path, mistake
     replace_text(script, "await client.me.get()", mistake)
     result = run(sandbox, str(script))
 
-    assert (result.returncode, result.stdout) == (1, "")
+    expect(result, 1, "")
     assert result.stderr.startswith("Traceback (most recent call last):\n")
     assert mistake in result.stderr
     assert result.stderr.splitlines()[-1].startswith(MISTAKES[mistake])

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .project import ended, run, started
+from .project import ended, expect, run, started
 from .sandbox import Answer, Fault, Resource, Sandbox, graph, graph_error
 from .sandbox.entra import DEVICE_CODE_GRANT, TENANT_DOMAIN, TENANT_ID
 from .sandbox.tokens import base64url, seal
@@ -30,12 +30,11 @@ CHALLENGE = base64url(hashlib.sha256(b"sandbox-verifier").digest())
 BEGUN = {**SCOPE, **REDIRECT, "code_challenge": CHALLENGE}
 REDEEMED = {**REDIRECT, "code_verifier": "sandbox-verifier"}
 DEVICE, REFRESH, CODE = DEVICE_CODE_GRANT, "refresh_token", "authorization_code"
-TOKEN = "refresh token"
 CORRECT: dict[str, Callable[[], dict[str, str]]] = {
     "devicecode": lambda: {**SCOPE},
     "authorize": lambda: {**BEGUN},
     "poll": lambda: {"grant_type": DEVICE, "device_code": seal("device code", 60, **SCOPE)},
-    "refresh": lambda: {"grant_type": REFRESH, "refresh_token": seal(TOKEN, 60, **SCOPE)},
+    "refresh": lambda: {"grant_type": REFRESH, "refresh_token": seal("refresh token", 60, **SCOPE)},
     "redeem": lambda: {"grant_type": CODE, "code": seal("code", 60, **BEGUN), **REDEEMED},
 }
 """What a correct request to Entra has beside the client ID, each time with a new code or token."""
@@ -73,9 +72,9 @@ def me(client: httpx.Client, token: str = "any") -> httpx.Response:
 
 def refusal(answer: httpx.Response) -> str:
     """Check the shape of a refusal of Entra; return its error and its number."""
+    assert answer.status_code == 400, answer.text
     content = answer.json()
     (number,) = content["error_codes"]
-    assert answer.status_code == 400
     assert content["error_description"].startswith(f"AADSTS{number}: ")
     for name in ("trace_id", "correlation_id", "timestamp"):
         assert content[name] in content["error_description"]
@@ -86,8 +85,9 @@ def refusal(answer: httpx.Response) -> str:
 
 def expect_graph_error(answer: httpx.Response, status: int, code: str) -> None:
     """Check the whole shape of a refusal of Microsoft Graph."""
+    assert answer.status_code == status, answer.text
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (status, code)
+    assert error["code"] == code
     assert error["message"]
     assert error["innerError"]["request-id"] == answer.headers["request-id"]
 
@@ -203,7 +203,8 @@ def test_a_resource_needs_its_permission_and_answers_any_method(
 def test_the_user_can_change_while_it_runs(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.user = {**USER, "displayName": "Grace"}
 
-    assert me(client, access_token()).json()["displayName"] == "Grace"
+    answer = me(client, access_token())
+    assert (answer.json()["displayName"], answer.headers["odata-version"]) == ("Grace", "4.0")
 
 
 def test_graph_wants_claims(sandbox: Sandbox, client: httpx.Client) -> None:
@@ -243,6 +244,8 @@ def test_what_it_cannot_play_is_told(sandbox: Sandbox) -> None:
         Sandbox(interval=0)
     with pytest.raises(ValueError, match="no endpoint 'tokn', but authorize, devicecode, "):
         sandbox.replace("tokn", Answer(500))
+    with pytest.raises(ValueError, match="no answer"):
+        sandbox.replace("token", times=None)
 
 
 @pytest.mark.parametrize("http2", [False, True])
@@ -292,7 +295,7 @@ runpy.run_module("tests.sandbox", run_name="__main__", alter_sys=True)
 def test_the_command_says_that_the_sandbox_has_failed() -> None:
     result = run(None, "-c", BROKEN)
 
-    assert (result.returncode, result.stdout) == (70, "")
+    expect(result, 70, "")
     assert "TypeError: " in result.stderr
     assert result.stderr.endswith("This is an error in the sandbox, not in get_user.py\n")
 
@@ -302,6 +305,7 @@ def test_nothing_is_inherited(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, "elsewhere")
 
     assert "elsewhere" not in sandbox.environment.values()
+    assert sandbox.environment["HTTP_PROXY"] == sandbox.environment["HTTPS_PROXY"]
 
 
 def test_it_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -105,12 +105,15 @@ class Sandbox(World):
     def replace(self, endpoint: str, *answers: Answer | None, times: int | None = 1) -> None:
         """Give `answers`, `times` times over, in place of the next ones of `endpoint`.
 
-        `endpoint` is "discovery", "devicecode", "authorize", "token", "instance", "me", the path of
-        another resource, or a host name, for the status of the next CONNECT. None as an answer is
-        the usual one. None as `times` is for good, after all that are given a number of times.
-        Raises ValueError for any other endpoint.
+        An answer that is None stands for the usual one. If `times` is None, they are given for
+        good, as soon as no others are left, and may stay unused. `endpoint` is "discovery",
+        "devicecode", "authorize", "token", "instance", "me", the path of another resource, or a
+        host name: for the next CONNECT to it, of an answer only the status, the delay and SILENT
+        count. Raises ValueError for any other endpoint, or without answers.
         """
         endpoint = endpoint.lstrip("/")
+        if not answers:
+            raise ValueError(f"no answer for {endpoint}")
         known = {*entra.ENDPOINTS, *self.everything(), *self._services}
         if endpoint not in known:
             raise ValueError(f"no endpoint {endpoint!r}, but {', '.join(sorted(known))}")

@@ -71,7 +71,6 @@ class Transport:
         config.bind = [f"fd://{listening.detach()}"]
         config.certfile = config.keyfile = self.certificate
         config.alpn_protocols = self.hosts[host]
-        config.include_server_header = False
         config.loglevel = "CRITICAL"  # or it would print what is raised at the end
         # Hypercorn's own 5 s would end a connection just when the next poll is sent on it.
         config.keep_alive_timeout = 900
@@ -99,7 +98,7 @@ class Transport:
         await asyncio.sleep(answer.delay)
         status = HTTPStatus(answer.status)
         writer.write(f"HTTP/1.1 {status} {status.phrase}\r\n\r\n".encode())
-        if answer.fault is Fault.SILENT:  # It is the host behind the proxy that is silent.
+        if answer.fault is Fault.SILENT:  # as of a host that is reached and says nothing
             await reader.read()
         elif status == HTTPStatus.OK:
             from_host, to_host = await asyncio.open_connection("127.0.0.1", self._ports[host])
