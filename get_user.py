@@ -87,7 +87,7 @@ def explain(error: AzureError | APIError | httpx.HTTPError) -> str:
         text = f"{error.error.code}: {text}"
     else:  # after these words, azure-core and MSAL quote a page, h11 a token, urllib3 a password
         text = re.split("\nContent:|Discovery:|Illegal header|Failed to parse", text)[0]
-    text = "".join(char if char.isprintable() else " " for char in text).strip()
+    text = "".join(char if char.isprintable() else " " for char in text)
     unanswered = isinstance(error, httpx.TransportError) or isinstance(error.__cause__, AzureError)
     hints = (hint for pattern, hint in HINTS.items() if re.search(pattern, text))
     hint = next(hints, NO_ANSWER if unanswered else "")

@@ -78,7 +78,7 @@ BUSY = graph_error(429, "TooManyRequests", "Retry later.", {"Retry-After": "1"})
 MISLEADING = graph_error(400, "ReadOnly", "Failed to parse: proxyAddresses. Timed out.")
 
 CASES = {
-    # Silence takes longest, so it begins, on two workers: at first, each gets two rows.
+    # Silence takes longest, so it begins. Two rows go to a worker at first: one stands between.
     "silent token": sign_in("token", SILENT, "HTTPSConnectionPool(host=...", NETWORK),
     "AADSTS50059": begin(50059, UNKNOWN_APP),
     "silent sign-in host": sign_in(SIGN_IN_HOST, SILENT, "HTTPSConnectionPool(host=...", NETWORK),
@@ -97,7 +97,8 @@ CASES = {
     # A page comes instead of the answer.
     "discovery page": sign_in("discovery", Answer(302, PAGE, HTML), "Unable to complete OIDC"),
     "devicecode page": sign_in("devicecode", Answer(200, PAGE, HTML), "Expecting value: line 1..."),
-    "token page": sign_in("token", AS_JSON, "JSON is invalid: Expecting value: line 1...", NETWORK),
+    "token page": sign_in("token", Answer(200, PAGE, HTML), "Expecting value: line 1..."),
+    "JSON page": sign_in("token", AS_JSON, "JSON is invalid: Expecting value: line 1...", NETWORK),
     "Graph page": graph("me", Answer(500, PAGE, HTML), UNREADABLE),
     # Microsoft Graph refuses.
     "401": graph("me", EXPIRED, "InvalidAuthenticationToken: It has expired. (status 401)"),

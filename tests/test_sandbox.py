@@ -28,16 +28,23 @@ SCOPE = {"scope": "User.Read openid"}
 REDIRECT = {"redirect_uri": "http://localhost:8400"}
 CHALLENGE = base64url(hashlib.sha256(b"sandbox-verifier").digest())
 BEGUN = {**SCOPE, **REDIRECT, "code_challenge": CHALLENGE}
-REDEEMED = {**REDIRECT, "code_verifier": "sandbox-verifier"}
-DEVICE, REFRESH, CODE = DEVICE_CODE_GRANT, "refresh_token", "authorization_code"
-CORRECT: dict[str, Callable[[], dict[str, str]]] = {
-    "devicecode": lambda: {**SCOPE},
-    "authorize": lambda: {**BEGUN},
-    "poll": lambda: {"grant_type": DEVICE, "device_code": seal("device code", 60, **SCOPE)},
-    "refresh": lambda: {"grant_type": REFRESH, "refresh_token": seal("refresh token", 60, **SCOPE)},
-    "redeem": lambda: {"grant_type": CODE, "code": seal("code", 60, **BEGUN), **REDEEMED},
+TOKEN = "oauth2/v2.0/token"
+POLL = {"grant_type": DEVICE_CODE_GRANT}
+REFRESH = {"grant_type": "refresh_token"}
+REDEEM = {"grant_type": "authorization_code", **REDIRECT, "code_verifier": "sandbox-verifier"}
+WAYS: dict[str, tuple[str, str, Callable[[], dict[str, str]]]] = {
+    "discovery": ("GET", "v2.0/.well-known/openid-configuration", dict),
+    "devicecode": ("POST", "oauth2/v2.0/devicecode", lambda: SCOPE),
+    "authorize": ("GET", "oauth2/v2.0/authorize", lambda: BEGUN),
+    "poll": ("POST", TOKEN, lambda: {**POLL, "device_code": seal("device code", 60, **SCOPE)}),
+    "refresh": ("POST", TOKEN, lambda: {**REFRESH, "refresh_token": refresh_token(60)}),
+    "redeem": ("POST", TOKEN, lambda: {**REDEEM, "code": seal("code", 60, **BEGUN)}),
 }
-"""What a correct request to Entra has beside the client ID, each time with a new code or token."""
+"""The requests to Entra: method, path, and the fields beside the client ID, if all is correct."""
+
+
+def refresh_token(lifetime: float) -> str:
+    return seal("refresh token", lifetime, **SCOPE)
 
 
 def client_of(sandbox: Sandbox, *, http2: bool = False) -> httpx.Client:
@@ -56,14 +63,10 @@ def client(sandbox: Sandbox) -> Iterator[httpx.Client]:
 
 def ask(client: httpx.Client, way: str, tenant: str = "common", **changed: str) -> httpx.Response:
     """Ask Entra as a correct client would, but for the tenant and the fields that are changed."""
-    address = f"https://{SIGN_IN_HOST}/{tenant}"
-    if way == "discovery":
-        return client.get(f"{address}/v2.0/.well-known/openid-configuration")
-    form = {"client_id": Sandbox.client_id, **CORRECT[way](), **changed}
-    if way == "authorize":
-        return client.get(f"{address}/oauth2/v2.0/authorize", params=form)
-    endpoint = "token" if "grant_type" in form else "devicecode"
-    return client.post(f"{address}/oauth2/v2.0/{endpoint}", data=form)
+    method, path, fields = WAYS[way]
+    form = {"client_id": Sandbox.client_id, **fields(), **changed}
+    address = f"https://{SIGN_IN_HOST}/{tenant}/{path}"
+    return client.get(address, params=form) if method == "GET" else client.post(address, data=form)
 
 
 def me(client: httpx.Client, token: str = "any") -> httpx.Response:
@@ -118,7 +121,7 @@ WRONG_CLIENT = {"client_id": ELSEWHERE}
         ("poll", "common", {"grant_type": "password"}, "unsupported_grant_type 70003"),
         ("refresh", "common", {"refresh_token": "another"}, "invalid_grant 70000"),
         ("refresh", "common", {"refresh_token": seal("access token", 60)}, "invalid_grant 70000"),
-        ("refresh", "common", {"refresh_token": seal("refresh token", -1)}, "invalid_grant 70000"),
+        ("refresh", "common", {"refresh_token": refresh_token(-1)}, "invalid_grant 70000"),
         ("refresh", "common", {"scope": "Mail.Read"}, "invalid_scope 70011"),
         ("redeem", "common", {"code": "another"}, "invalid_grant 70008"),
         ("redeem", "common", {"code": seal("code", -1)}, "invalid_grant 70008"),
@@ -159,6 +162,8 @@ def test_a_poll_waits_or_is_blocked(sandbox: Sandbox, client: httpx.Client) -> N
 
     assert polls == ["authorization_pending 70016", "invalid_grant 530035"]
     assert ask(client, "redeem").status_code == 200
+    sandbox.pending = None
+    assert refusal(ask(client, "poll")) == "authorization_pending 70016"
 
 
 def access_token(lifetime: float = 60, scope: str = "User.Read", **claims: Any) -> str:

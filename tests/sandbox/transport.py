@@ -28,6 +28,15 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+async def respond(send: ASGISendCallable, answer: Answer) -> None:
+    # To a client to cut off, one byte more is announced than comes.
+    cut_off = answer.fault is Fault.CUT_OFF
+    sent = {"Content-Length": str(len(answer.body) + cut_off), **answer.headers}
+    raw = [(name.lower().encode(), sent[name].encode("latin-1")) for name in sent]
+    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": cut_off})
+
+
 @dataclass
 class Transport:
     """The proxy and the servers, as long as `serving` lasts.
@@ -119,9 +128,9 @@ class Transport:
         if scope["type"] == "http":
             try:
                 await self._serve(host, scope, receive, send)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001, it is raised at the end
                 self.failed(error)
-                raise  # Hypercorn answers with 500.
+                await respond(send, Answer(500, repr(error).encode()))
 
     async def _serve(
         self, host: str, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -139,15 +148,11 @@ class Transport:
         answer = self.answer(request)
         client = self._tunnels[(scope["client"] or ("", 0))[1]]
         await asyncio.sleep(answer.delay)
-        if cut_off := answer.fault is Fault.CUT_OFF:
+        if answer.fault is Fault.CUT_OFF:
             self._cut_off.add(client)
         if answer.fault is Fault.RESET:
             reset(client)
         elif answer.fault is not Fault.SILENT:
-            # To a client to cut off, one byte more is announced than comes.
-            sent = {"Content-Length": str(len(answer.body) + cut_off), **answer.headers}
-            raw = [(name.lower().encode(), sent[name].encode("latin-1")) for name in sent]
-            await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-            await send({"type": "http.response.body", "body": answer.body, "more_body": cut_off})
+            await respond(send, answer)
         if answer.fault:
             await receive()  # until the client is gone
