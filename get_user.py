@@ -42,7 +42,7 @@ async def main() -> None:
         request_adapter = HttpxRequestAdapter(auth_provider, http_client=http_client)
         client = GetUserApiClient(request_adapter)
 
-        # To call more, edit get-me.yml and SCOPES, run kiota update --output client --clean-output
+        # To call more, edit get-me.yml and SCOPES; then kiota update --output client --clean-output
         me = await client.me.get()  # the first call signs in, which blocks the event loop
         if not me or not me.id:
             sys.exit("Microsoft Graph answered, but named no user.")
@@ -55,7 +55,7 @@ def show_prompt(verification_uri: str, user_code: str, expires_on: datetime) -> 
     print(f"{prompt} (valid until {expires_on.astimezone():%H:%M}).", file=sys.stderr)
 
 
-HINTS = {  # Regular expression: hint. The first that fits is shown; ":" keeps numbers apart.
+HINTS = {  # Regular expression: hint. The first that fits is shown; "70002:" not for 7000218.
     "AADSTS50059:|AADSTS700016:": "Check the client ID. If the app is for one tenant only, set "
     "AZURE_TENANT_ID to its Directory (tenant) ID. A new app can take a few minutes to work.",
     "AADSTS50194:": "Set AZURE_TENANT_ID to the Directory (tenant) ID of the app registration.",
@@ -68,13 +68,13 @@ HINTS = {  # Regular expression: hint. The first that fits is shown; ":" keeps n
     "AADSTS65001:": "Run it again and accept the permissions, or ask an administrator to do so.",
     r"AADSTS\d+:": "Look the number up at https://login.microsoftonline.com/error.",
     "waiting for user": "Run it again. If the browser showed a number, search get_user.py for it.",
-    "get authority": "Check AZURE_TENANT_ID. If it is right, check the network and HTTPS_PROXY.",
     "CERTIFICATE_VERIFY_FAILED": "Check the clock. If a proxy inspects TLS, set REQUESTS_CA_BUNDLE "
     "(for the sign-in) and SSL_CERT_FILE (for Microsoft Graph) to a PEM file with its CA.",
+    "get authority": "Check AZURE_TENANT_ID. If it is right, check the network and HTTPS_PROXY.",
     "ConnectionTerminated": "Repeat the call: Microsoft Graph ends a connection after many calls.",
     "status 403": "Add the permission that the call needs to SCOPES. The user may need a role.",
 }
-NO_ANSWER = (  # hint for errors of httpx, and of azure-core, which azure-identity wraps
+NO_ANSWER = (  # azure-identity then names an error of azure-core as the cause of its own
     "Check the network. If it needs a proxy, set HTTPS_PROXY to http://HOST:PORT or "
     "http://NAME:PASSWORD@HOST:PORT, with special characters percent-encoded."
 )
@@ -97,13 +97,13 @@ def explain(error: AzureError | APIError | httpx.HTTPError) -> str:
 if __name__ == "__main__":
     if not re.fullmatch("[0-9a-fA-F-]{36}", CLIENT_ID):
         sys.exit("Set AZURE_CLIENT_ID to the Application (client) ID, or replace YOUR_CLIENT_ID.")
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # Ctrl-C at once, even while signing in
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # asyncio's own waits for the sign-in
     for library in ("azure", "msal"):  # or Python would also print what they log about the error
         logging.getLogger(library).addHandler(logging.NullHandler())
-    try:
+    try:  # for a traceback, put `raise` into the except clause; it can show secrets
         asyncio.run(main())
     except AzureError as error:
-        sys.exit(f"Sign-in failed: {explain(error)}")  # to debug, `raise` (it can show secrets)
+        sys.exit(f"Sign-in failed: {explain(error)}")
     except (APIError, httpx.HTTPError) as error:
         sys.exit(f"The call to Microsoft Graph failed: {explain(error)}")
     except httpx.InvalidURL:  # not quoted, as it can have the password of a proxy
