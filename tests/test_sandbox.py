@@ -290,6 +290,12 @@ def test_an_answer_that_nobody_asks_for_is_an_error() -> None:
         raise KeyError("of the test's own")
 
 
+def test_a_client_that_hangs_up_is_no_error() -> None:
+    with Sandbox() as sandbox, client_of(sandbox) as client:
+        socket.create_connection(("127.0.0.1", int(sandbox.address.rpartition(":")[2]))).close()
+        assert me(client).status_code == 401
+
+
 BROKEN = """
 import runpy, tests.sandbox.entra
 tests.sandbox.entra.ISSUERS = None
