@@ -23,7 +23,7 @@ PROMPT = re.compile(
 )
 
 PATIENCE = 90.0
-"""Seconds after which a program hangs: more than a silent sign-in takes on a busy machine."""
+"""Seconds after which a program hangs: more than any takes on a busy machine."""
 
 Variables = Mapping[str, str | None]
 """Environment variables to set, or, with None, to leave out."""
