@@ -267,6 +267,13 @@ def test_answers_are_replaced_in_their_order(sandbox: Sandbox, http2: bool) -> N
     assert {request.http_version for request in sandbox.requests} == {"2" if http2 else "1.1"}
 
 
+@pytest.mark.parametrize("endpoint", [GRAPH_HOST, "me"])
+def test_an_answer_can_be_late(sandbox: Sandbox, client: httpx.Client, endpoint: str) -> None:
+    sandbox.replace(endpoint, Answer(delay=2))
+    with pytest.raises(httpx.ReadTimeout):
+        client.get(ME, timeout=1)
+
+
 def test_what_goes_wrong_inside_is_raised_at_the_end() -> None:
     unheard = Answer(200, headers={"X": "\u20ac"})  # which no header can have
     with pytest.raises(UnicodeEncodeError), Sandbox() as sandbox, client_of(sandbox) as client:

@@ -80,7 +80,7 @@ class Transport:
         config.bind = [f"fd://{listening.detach()}"]
         config.certfile = config.keyfile = self.certificate
         config.alpn_protocols = self.hosts[host]
-        config.loglevel = "CRITICAL"  # or it would print what is raised at the end
+        config.loglevel = "ERROR"
         # Hypercorn's own 5 s would end a connection just when the next poll is sent on it.
         config.keep_alive_timeout = 900
         config.keep_alive_max_requests = self.calls
