@@ -267,10 +267,13 @@ def test_answers_are_replaced_in_their_order(sandbox: Sandbox, http2: bool) -> N
     assert {request.http_version for request in sandbox.requests} == {"2" if http2 else "1.1"}
 
 
+@pytest.mark.parametrize("answer", [Answer(delay=2), Answer(fault=Fault.SILENT)])
 @pytest.mark.parametrize("endpoint", [GRAPH_HOST, "me"])
-def test_an_answer_can_be_late(sandbox: Sandbox, client: httpx.Client, endpoint: str) -> None:
-    sandbox.replace(endpoint, Answer(delay=2))
-    with pytest.raises(httpx.ReadTimeout):
+def test_an_answer_can_be_late(
+    sandbox: Sandbox, client: httpx.Client, endpoint: str, answer: Answer
+) -> None:
+    sandbox.replace(endpoint, answer)
+    with pytest.raises(httpx.TimeoutException):
         client.get(ME, timeout=1)
 
 
