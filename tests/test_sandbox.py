@@ -19,7 +19,7 @@ import pytest
 from .project import ended, expect, run, started
 from .sandbox import Answer, Fault, Resource, Sandbox, graph, graph_error
 from .sandbox.entra import DEVICE_CODE_GRANT, TENANT_DOMAIN, TENANT_ID
-from .sandbox.tokens import base64url, seal
+from .sandbox.tokens import PREFIX, base64url, seal
 from .sandbox.world import GRAPH_HOST, SIGN_IN_HOST, USER
 
 ME = f"https://{GRAPH_HOST}/v1.0/me"
@@ -149,7 +149,9 @@ def test_a_tenant_has_its_issuer_and_its_page(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("way", "number"), [("poll", 7000014), ("redeem", 70008)])
 def test_a_code_serves_once(sandbox: Sandbox, client: httpx.Client, way: str, number: int) -> None:
-    assert ask(client, way).json()["scope"] == "User.Read profile openid email"
+    tokens = ask(client, way).json()
+    assert tokens["scope"] == "User.Read profile openid email"
+    assert tokens["access_token"].startswith(PREFIX), "no test would find it in an output"
     again = ask(client, way, **sandbox.requests[-1].form)
 
     assert refusal(again) == f"invalid_grant {number}"

@@ -35,7 +35,7 @@ class Request:
     def form(self) -> dict[str, str]:
         """The fields of the body or, with GET, of the query."""
         fields = urlsplit(self.path).query if self.method == "GET" else self.body.decode()
-        return dict(parse_qsl(fields, keep_blank_values=True))
+        return dict(parse_qsl(fields))
 
 
 class Fault(Enum):
