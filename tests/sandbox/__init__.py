@@ -1,14 +1,12 @@
-"""Microsoft Entra ID and Microsoft Graph, played on this machine.
+"""Microsoft Entra ID and Microsoft Graph, played on this machine: see tests/README.md."""
 
-A program that signs a user in and calls Graph runs here as it is, over real TLS: an HTTPS proxy
-on 127.0.0.1 leads it there. See `python -m tests.sandbox --help`, and `Sandbox` for Python.
-"""
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036, as this is where it is said
+    sys.exit("This needs Python 3.11 or newer. If you have it, delete .venv and run this again.")
 
 from .answers import Answer as Answer
-from .answers import Fault as Fault
-from .answers import Request as Request
-from .answers import entra_error as entra_error
-from .answers import graph_error as graph_error
-from .answers import json_answer as json_answer
+from .entra import entra_error as entra_error
+from .graph import Resource as Resource
+from .graph import graph_error as graph_error
 from .sandbox import Sandbox as Sandbox
-from .world import Resource as Resource

@@ -1,101 +1,90 @@
 """The sandbox itself: both services, and the way to them, for a `with` block."""
 
-import asyncio
 import os
 import re
 import shlex
+import ssl
 import sys
 import tempfile
-import threading
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import Self
+from threading import Lock
+from typing import Any, Self
 
 import trustme
-from anyio.from_thread import start_blocking_portal
 
 from . import entra, graph
 from .answers import Answer, Request
-from .transport import Transport
-from .world import World
+from .server import Server
 
-# What Python's webbrowser module starts, in the background (&).
-SCRIPT = Path(__file__).with_name("browser.py")
-BROWSER = f"{shlex.join([Path(sys.executable).as_posix(), SCRIPT.as_posix()])} %s &"
+SERVICES = {entra.HOST: entra, graph.HOST: graph}
 # The variables that would lead a program past the sandbox, or configure it.
 NOT_INHERITED = r"(?i)(ALL|HTTPS?|NO)_PROXY|(CURL|REQUESTS)_CA_BUNDLE|SSL_CERT_(DIR|FILE)|AZURE_.*"
 
 
-class Sandbox(World):
-    """Entra and Graph on this machine, as a context manager.
+@dataclass(kw_only=True)
+class Sandbox:
+    """Entra and Graph on this machine, as a context manager, for one app and one user.
 
-    pending: how many polls find a sign-in pending before it is approved, None for all of them
-    interval, expires_in: the seconds between two polls, and until a device code expires
+    Graph speaks only HTTP/1.1 here, not HTTP/2 as well.
+
+    pending: how many polls find that nobody has signed in yet
+    interval, expires_in: the seconds, at least 1, between two polls, and until a code expires
     device_codes: False for a tenant that blocks them, so that only a browser can sign in
     user: what Graph says of the user at /me
     resources: what Graph has elsewhere, by default {"/me/drive": Resource("Files.Read", ...)}
-    sign_in_host, graph_host: the hosts of the cloud
-    calls: after how many requests a host ends a connection
-    required_claims: the claims that Graph wants, {"nbf": {"essential": True, "value": "1"}}
 
-    `requests` has what the hosts were asked, and what the proxy refused, each a `Request`;
-    `address` is the proxy's. The settings can be changed while it runs. At the end of the block,
-    what went wrong inside (answered with 500) and answers that nobody asked for are raised, unless
-    the block itself raises. An interval below 1 s is a ValueError.
+    `requests` has what the hosts were asked, and what the proxy refused. The settings can be
+    changed while it runs. At the end of the block, what went wrong inside (answered with 500) and
+    answers that nobody asked for are raised as an ExceptionGroup, unless the block itself raises.
     """
 
+    pending: int = 1
+    interval: int = 5
+    expires_in: int = 900
+    device_codes: bool = True
+    user: dict[str, Any] = field(default_factory=graph.USER.copy)
+    resources: dict[str, graph.Resource] = field(default_factory=graph.DRIVE.copy)
+    requests: list[Request] = field(default_factory=list, init=False)
+
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.requests: list[Request] = []
-        self._services = {self.sign_in_host: entra, self.graph_host: graph}
-        self._next: defaultdict[str, deque[Answer | None]] = defaultdict(deque)
+        self._next: defaultdict[str, list[Answer | None]] = defaultdict(list)
         self._always: dict[str, Iterator[Answer | None]] = {}
-        self._errors: list[Exception] = []
-        self._arrived = threading.Condition()
+        self._lock = Lock()
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
-        authority = trustme.CA()
-        certificate = authority.issue_cert(*self._services).private_key_and_cert_chain_pem
-        # As the real hosts do, only Graph offers HTTP/2.
-        protocols = {self.sign_in_host: ["http/1.1"], self.graph_host: ["h2", "http/1.1"]}
         folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-"))
-        self._ca_file, server_file = f"{folder}/ca.pem", f"{folder}/server.pem"
+        self._ca_file = f"{folder}/ca.pem"
+        authority = trustme.CA()
         authority.cert_pem.write_to_path(self._ca_file)
-        certificate.write_to_path(server_file)
-        transport = Transport(
-            protocols, server_file, self.calls, self._connect, self._answer, self._errors.append
-        )
-        # Windows' default loop cannot reset a connection.
-        options = {"loop_factory": asyncio.SelectorEventLoop}
-        portal = self._opened.enter_context(start_blocking_portal(backend_options=options))
-        serving = portal.wrap_async_context_manager(transport.serving())
-        self.address = f"http://127.0.0.1:{self._opened.enter_context(serving)}"
+        contexts = {host: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for host in SERVICES}
+        for host, context in contexts.items():
+            authority.issue_cert(host).configure_cert(context)
+        self._server = self._opened.enter_context(Server(contexts, self._answer))
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
         return self
 
     def __exit__(self, kind: object, raised: BaseException | None, traceback: object) -> None:
         self._opened.close()
-        unused = {name: len(answers) for name, answers in self._next.items() if answers}
-        if unused:
-            self._errors.append(AssertionError(f"answers that nobody asked for: {unused}"))
-        if raised or not self._errors:
-            return
-        if len(self._errors) == 1:
-            raise self._errors[0]
-        raise ExceptionGroup("errors in the sandbox", self._errors)
+        unused = [endpoint for endpoint, answers in self._next.items() if answers]
+        errors = self._server.errors + [AssertionError(f"unused answer: {each}") for each in unused]
+        if errors and not raised:
+            raise ExceptionGroup("in the sandbox", errors)
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment for a program in the sandbox, with a browser that signs in by itself."""
-        names = [name for name in os.environ if not re.fullmatch(NOT_INHERITED, name)]
+        inherited = [name for name in os.environ if not re.fullmatch(NOT_INHERITED, name)]
+        browser = [Path(sys.executable), Path(__file__).with_name("browser.py")]
         return {
-            **{name: os.environ[name] for name in names},
-            "AZURE_AUTHORITY_HOST": self.sign_in_host,
-            "AZURE_CLIENT_ID": self.client_id,
-            "BROWSER": BROWSER,
+            **{name: os.environ[name] for name in inherited},
+            "AZURE_CLIENT_ID": entra.CLIENT_ID,
+            "BROWSER": f"{shlex.join(part.as_posix() for part in browser)} %s &",
             "HTTP_PROXY": self.address,
             "HTTPS_PROXY": self.address,
             "REQUESTS_CA_BUNDLE": self._ca_file,
@@ -105,52 +94,34 @@ class Sandbox(World):
     def replace(self, endpoint: str, *answers: Answer | None, times: int | None = 1) -> None:
         """Give `answers`, `times` times over, in place of the next ones of `endpoint`.
 
-        An answer that is None stands for the usual one. If `times` is None, they are given for
-        good, as soon as no others are left, and may stay unused. `endpoint` is "discovery",
-        "devicecode", "authorize", "token", "instance", "me", the path of another resource, or a
-        host name: for the next CONNECT to it, of an answer only the status, the delay and SILENT
-        count. Raises ValueError for any other endpoint, or without answers.
+        None is the usual answer. If `times` is None, they are given for good, as soon as no others
+        are left, and may stay unused. `endpoint` is one of entra.ENDPOINTS, a path of Graph such as
+        "/me", or a host, for a CONNECT to it; any other, or no answer, is a ValueError.
         """
         endpoint = endpoint.lstrip("/")
-        if not answers:
-            raise ValueError(f"no answer for {endpoint}")
-        known = {*entra.ENDPOINTS, *self.everything(), *self._services}
-        if endpoint not in known:
-            raise ValueError(f"no endpoint {endpoint!r}, but {', '.join(sorted(known))}")
+        known = {*entra.ENDPOINTS, *graph.resources(self), *SERVICES}
+        if not answers or endpoint not in known:
+            raise ValueError(f"no answer, or {endpoint!r} is none of {', '.join(sorted(known))}")
         if times is None:
             self._always[endpoint] = cycle(answers)
         else:
-            self._next[endpoint].extend(answers * times)
+            self._next[endpoint] += answers * times
 
-    def wait_for(self, endpoint: str, count: int = 1, timeout: float = 30.0) -> None:
-        """Wait until `count` requests for `endpoint` have arrived, or raise TimeoutError."""
-        with self._arrived:
-            if not self._arrived.wait_for(
-                lambda: [each.endpoint for each in self.requests].count(endpoint) >= count, timeout
-            ):
-                raise TimeoutError(f"no {endpoint} request number {count} within {timeout} s")
-
-    def _connect(self, request: Request) -> Answer:
-        """Answer what a client asks the proxy for: a CONNECT to one of the two hosts goes on."""
-        known = request.path in [f"{host}:443" for host in self._services]
-        answer = self._next_replaced(request.host) if known else Answer(403)
-        if answer:
-            self._record(request, request.host if known else "")
-        return answer or Answer()
+    def asked(self) -> list[str]:
+        """Return the endpoints of `requests`."""
+        return [request.endpoint for request in self.requests]
 
     def _answer(self, request: Request) -> Answer:
-        """Answer what a client asks one of the two hosts for."""
-        service = self._services[request.host]
-        self._record(request, service.endpoint(self, request))
-        return self._next_replaced(request.endpoint) or service.answer(self, request)
-
-    def _record(self, request: Request, endpoint: str) -> None:
-        request.endpoint = endpoint
-        with self._arrived:
+        """Answer what a client asks the proxy, that is to connect it to a host, or a host."""
+        service = SERVICES[request.host] if request.path.startswith("/") else None
+        with self._lock:
+            if service:
+                request.endpoint = service.endpoint(self, request)
+            elif request.path in [f"{host}:443" for host in SERVICES]:
+                request.endpoint = request.host
+            once, always = self._next[request.endpoint], self._always.get(request.endpoint)
+            answer = once.pop(0) if once else next(always) if always else None
+            if request.endpoint in SERVICES and not answer:
+                return Answer()  # The client goes on to the host.
             self.requests.append(request)
-            self._arrived.notify_all()
-
-    def _next_replaced(self, endpoint: str) -> Answer | None:
-        if self._next[endpoint]:
-            return self._next[endpoint].popleft()
-        return next(self._always.get(endpoint, iter(())), None)
+            return answer or (service.answer(self, request) if service else Answer(403))
