@@ -11,7 +11,6 @@ import pytest
 from .project import GET_USER, GREETING, PROMPT, ROOT, Process, copy, edit, expect, run
 from .sandbox import Sandbox, entra, graph, graph_error
 from .sandbox.answers import SILENT
-from .test_failures import PENDING
 
 CALL = "        me = await client.me.get()"
 
@@ -87,7 +86,7 @@ def test_further_calls_need_no_further_sign_in(sandbox: Sandbox, script: Path) -
 
 MOMENTS = {
     "at the prompt": ("token", SILENT),
-    "while it polls": ("token", PENDING),
+    "while it polls": ("token", entra.Refused(70016).answer),
     "while Graph is answering": ("me", SILENT),
 }
 """The request with which the moment comes, and the answer to it."""

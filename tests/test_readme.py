@@ -26,7 +26,9 @@ def blocks(language: str, heading: str = "", page: str = README) -> list[str]:
     """Return the blocks of code in a language, of a whole page or under a heading."""
     section = re.split(rf"^#+ {heading}$", page, flags=re.MULTILINE)[-1] if heading else page
     section = re.split("^#", section, flags=re.MULTILINE)[0] if heading else page
-    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    found = re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    assert found, f"no block of {language} under {heading or 'any heading'}"
+    return found
 
 
 def make(folder: Path, *headings: str) -> None:

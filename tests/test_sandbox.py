@@ -206,7 +206,8 @@ def test_a_crowd_is_answered_and_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "elsewhere")
+    for name in ("https_proxy", "ALL_PROXY", "NO_PROXY", "CURL_CA_BUNDLE", "AZURE_TENANT_ID"):
+        monkeypatch.setenv(name, "elsewhere")
     threads = threading.active_count()
     with Sandbox() as sandbox:
         sandbox.replace("me", SILENT, times=None)
