@@ -19,7 +19,7 @@ from kiota_http.kiota_client_factory import KiotaClientFactory
 
 from client.get_user_api_client import GetUserApiClient  # Kiota made client/ from get-me.yml
 
-CLIENT_ID = os.environ.get("AZURE_CLIENT_ID", "").strip()  # the default can be your ID (no secret)
+CLIENT_ID = os.environ.get("AZURE_CLIENT_ID", "").strip()  # you can put your ID (no secret) into ""
 # "common" is for an app that supports all account types. Other apps need "organizations" (work or
 # school accounts), "consumers" (personal accounts) or the Directory (tenant) ID (a single tenant).
 TENANT_ID = os.environ.get("AZURE_TENANT_ID", "").strip() or "common"
@@ -56,7 +56,7 @@ async def main() -> None:
 def explain(text: str) -> str:
     """Return what an error says in one line, and below it Microsoft's page on its AADSTS number."""
     text = "".join(char if char.isprintable() else " " for char in text)
-    # Cut what follows: a raw answer (azure-core, MSAL), a token (h11) or a password (urllib3).
+    # Cut off what azure-core and MSAL (raw answers), h11 (a token) and urllib3 (a password) quote.
     text = re.sub("(Content:|OIDC Discovery|Illegal header|Failed to parse).*", r"\1 ...", text)
     if number := re.search(r"AADSTS(\d+)", text):
         text += f"\nhttps://login.microsoftonline.com/error?code={number[1]}"
@@ -67,12 +67,12 @@ if __name__ == "__main__":
     if not CLIENT_ID:
         sys.exit("Set AZURE_CLIENT_ID to the client ID of an app that allows public client flows.")
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # or else Ctrl-C waits for the sign-in
-    for library in ("azure", "msal"):  # or Python would also print what they log about an error
+    for library in ("azure", "msal"):  # without a handler, Python also prints what they log
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:  # For a traceback, which can show secrets, replace each sys.exit(...) below by `raise`.
         asyncio.run(main())
     except AzureError as error:
-        sys.exit(explain(error.message))  # str(error) would add the raw answer
+        sys.exit(explain(error.message))  # str(error) would end in the raw answer
     except (APIError, httpx.HTTPError) as error:
         text = str(error) or type(error).__name__  # a timeout has no text
         sys.exit(f"The call to Microsoft Graph failed: {explain(text)}")
