@@ -136,7 +136,6 @@ SURVIVED: dict[str, dict[str, list[Answer | None]]] = {
         "token": [CLOSED],
         entra.HOST: [None, UNREACHED, UNREACHED],
     },
-    "a proxy needs four seconds": {entra.HOST: [Answer(delay=4)]},
     "Graph is busy": {"me": [Answer(503, headers={"Retry-After": "1"})]},
 }
 
@@ -145,5 +144,12 @@ SURVIVED: dict[str, dict[str, list[Answer | None]]] = {
 def test_what_passes_is_not_noticed(sandbox: Sandbox, name: str) -> None:
     for endpoint, answers in SURVIVED[name].items():
         sandbox.replace(endpoint, *answers)
+
+    expect(run(sandbox), 0, GREETING, "")
+
+
+def test_a_proxy_may_need_four_seconds(sandbox: Sandbox) -> None:
+    # Each time: if only the first time, a second try would hide a limit that is too short.
+    sandbox.replace(entra.HOST, Answer(delay=4), times=None)
 
     expect(run(sandbox), 0, GREETING, "")

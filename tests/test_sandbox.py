@@ -112,14 +112,8 @@ def bearer(scope: str = "User.Read", lifetime: float = 60, kind: str = "access t
 
 
 def test_graph_refuses_a_wrong_token(client: httpx.Client) -> None:
-    other_kind = bearer(kind="refresh token")
-    for wrong in (
-        "",
-        bearer()[:-1],
-        bearer(lifetime=-1),
-        other_kind,
-        bearer().replace("Bearer", "Basic"),
-    ):
+    other_kind, other_scheme = bearer(kind="refresh token"), bearer().replace("Bearer", "Basic")
+    for wrong in ("", bearer()[:-1], bearer(lifetime=-1), other_kind, other_scheme):
         answer = client.get(ME, headers={"Authorization": wrong})
         assert (answer.status_code, "Token" in answer.json()["error"]["code"]) == (401, True)
     answer = client.get(ME, headers={"Authorization": bearer()})

@@ -15,10 +15,8 @@ def main() -> int:
     parser.add_argument("script", nargs="?", default="get_user.py")
     options = parser.parse_args()
 
-    notice = (
-        "This is a sandbox: nobody is really signed in. Do not enter a code anywhere, just wait."
-    )
-    print(notice, file=sys.stderr)
+    says = "This is a sandbox: nobody is really signed in. Do not enter a code anywhere, just wait."
+    print(says, file=sys.stderr)
     try:
         with Sandbox(device_codes=not options.no_device_codes) as sandbox:
             status = subprocess.call([sys.executable, options.script], env=sandbox.environment)
